@@ -35,7 +35,7 @@ async fn a_position_returns_as_it_was_written() {
     let id = create(&log, "t").await;
     let p = Partition::new("t", 2);
     let position = Committed { offset: 42, leader_epoch: 7, metadata: "señal".into(), timestamp_ms: 99 };
-    commit(&log, vec![write("g", &p, id, &position)]).await;
+    commit(&log, vec![write("g", &p, id, position.clone())]).await;
 
     assert_eq!(committed(&log, "g", &p).unwrap(), Some(position.clone()));
     assert_eq!(committed(&log, "g", &Partition::new("t", 1)).unwrap(), None);
