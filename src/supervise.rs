@@ -6,7 +6,10 @@
 use std::{
     collections::BTreeMap,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,7 +46,8 @@ pub struct Status {
 pub struct Supervisor {
     stop: CancellationToken,
     tracker: TaskTracker,
-    table: Arc<Mutex<BTreeMap<String, Status>>>,
+    table: Arc<Mutex<BTreeMap<String, (u64, Status)>>>,
+    spawned: Arc<AtomicU64>,
 }
 
 impl Supervisor {
@@ -60,7 +64,10 @@ impl Supervisor {
         let stop = self.stop.child_token();
         let token = stop.clone();
         let supervisor = self.clone();
-        self.set(&name, |s| s.state = State::Running);
+        // A name may be spawned again while its last task still ends; that one must not touch the new one's row.
+        let number = self.spawned.fetch_add(1, Ordering::Relaxed);
+        let fresh = Status { state: State::Running, restarts: 0, last_error: None };
+        self.rows().insert(name.clone(), (number, fresh));
         self.tracker.spawn(async move {
             let mut wait = BACK_OFF.0;
             loop {
@@ -73,7 +80,7 @@ impl Supervisor {
                     wait = BACK_OFF.0;
                 }
                 tracing::warn!(task = name, error = %error, wait_ms = wait.as_millis() as u64, "task failed, will restart");
-                supervisor.set(&name, |s| {
+                supervisor.set(&name, number, |s| {
                     s.state = State::BackingOff;
                     s.restarts += 1;
                     s.last_error = Some(error.to_string());
@@ -83,21 +90,21 @@ impl Supervisor {
                     () = tokio::time::sleep(jitter(wait)) => {}
                 }
                 wait = (wait * 2).min(BACK_OFF.1);
-                supervisor.set(&name, |s| s.state = State::Running);
+                supervisor.set(&name, number, |s| s.state = State::Running);
             }
-            supervisor.set(&name, |s| s.state = State::Finished);
+            supervisor.set(&name, number, |s| s.state = State::Finished);
         });
         stop
     }
 
     /// All tasks by name.
     pub fn status(&self) -> BTreeMap<String, Status> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rows().iter().map(|(name, (_, status))| (name.clone(), status.clone())).collect()
     }
 
     /// Forgets a finished task.
     pub fn forget(&self, name: &str) {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.rows().remove(name);
     }
 
     /// Tells all tasks to stop and waits for them, at most `limit`. False if some were still running then.
@@ -107,9 +114,16 @@ impl Supervisor {
         tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
     }
 
-    fn set(&self, name: &str, change: impl FnOnce(&mut Status)) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        change(table.entry(name.to_owned()).or_insert(Status { state: State::Running, restarts: 0, last_error: None }));
+    fn set(&self, name: &str, number: u64, change: impl FnOnce(&mut Status)) {
+        if let Some((current, status)) = self.rows().get_mut(name)
+            && *current == number
+        {
+            change(status);
+        }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Status)>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,8 +136,6 @@ fn jitter(wait: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -141,6 +153,30 @@ mod tests {
         assert_eq!(runs.load(Ordering::SeqCst), 4);
         assert_eq!((status.state, status.restarts), (State::Finished, 3));
         assert_eq!(status.last_error.as_deref(), Some("not yet"));
+    }
+
+    #[tokio::test]
+    async fn a_name_spawned_again_has_a_row_of_its_own() {
+        let supervisor = Supervisor::default();
+        let linger = Arc::new(tokio::sync::Notify::new());
+        let held = Arc::clone(&linger);
+        let first = supervisor.spawn("same", move |_stop| {
+            let held = Arc::clone(&held);
+            async move {
+                held.notified().await;
+                Ok::<(), String>(())
+            }
+        });
+        first.cancel();
+        supervisor.spawn("same", |stop| async move {
+            stop.cancelled().await;
+            Ok::<(), String>(())
+        });
+        linger.notify_one();
+        while supervisor.tracker.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(supervisor.status()["same"].state, State::Running);
     }
 
     #[tokio::test(start_paused = true)]
