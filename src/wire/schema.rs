@@ -2,7 +2,7 @@
 //!
 //! A field reads `name: Type [versions; null versions; tag n] = default`, all after the type optional. `versions` is where the
 //! field is on the wire: elsewhere it is skipped when written and takes its default when read. `null` is where an
-//! `Option` may be null: elsewhere `None` is written as the empty value. A `tag` puts the field among the tagged fields
+//! `Option` may be null: elsewhere null is written and read as the empty value. A `tag` puts the field among the tagged fields
 //! at the end of its struct, where it is written only when it differs from its default.
 
 use bytes::Bytes;
@@ -207,7 +207,7 @@ macro_rules! schema {
             fn read(d: &mut $crate::wire::codec::Decoder) -> Result<Self, $crate::wire::codec::Error> {
                 #[allow(unused_mut, reason = "a struct may have no fields")]
                 let mut new = Self::default();
-                $($crate::wire::schema::field!(read d, new.$field $([$versions $(; tag $tag)?])?);)*
+                $($crate::wire::schema::field!(read d, new.$field $([$versions $(; null $nulls)? $(; tag $tag)?])?);)*
                 if d.flexible {
                     #[allow(unused_variables, reason = "most structs have no tagged fields")]
                     d.tags(|tag, d| {
@@ -249,10 +249,18 @@ macro_rules! field {
     (read $d:ident, $new:ident.$field:ident) => {
         $new.$field = $crate::wire::schema::Wire::read($d)?
     };
-    (read $d:ident, $new:ident.$field:ident [$versions:expr; tag $tag:literal]) => {};
+    (read $d:ident, $new:ident.$field:ident [$versions:expr $(; null $nulls:expr)?; tag $tag:literal]) => {};
     (read $d:ident, $new:ident.$field:ident [$versions:expr]) => {
         if ($versions).contains(&$d.version) {
             $new.$field = $crate::wire::schema::Wire::read($d)?;
+        }
+    };
+    (read $d:ident, $new:ident.$field:ident [$versions:expr; null $nulls:expr]) => {
+        if ($versions).contains(&$d.version) {
+            $new.$field = $crate::wire::schema::Wire::read($d)?;
+            if !($nulls).contains(&$d.version) {
+                $new.$field.get_or_insert_default();
+            }
         }
     };
 
