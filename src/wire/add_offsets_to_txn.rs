@@ -1,6 +1,9 @@
 //! Taking a group's positions into a transaction.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(AddOffsetsToTxn, versions 0..=4, flexible 3, AddOffsetsToTxnRequest => AddOffsetsToTxnResponse);
 

@@ -1,9 +1,12 @@
 //! Taking partitions into a transaction.
 //!
-//! One transaction up to version 3, which is what clients send; a list of them from version 4, which is what brokers send
-//! each other.
+//! One transaction up to version 3, which is what clients send; a list of them from version 4, which is what brokers
+//! send each other.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(AddPartitionsToTxn, versions 0..=5, flexible 3, AddPartitionsToTxnRequest => AddPartitionsToTxnResponse);
 

@@ -1,6 +1,9 @@
 //! Replacing all settings of resources: what is not named returns to its default.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(AlterConfigs, versions 0..=2, flexible 2, AlterConfigsRequest => AlterConfigsResponse);
 

@@ -2,9 +2,15 @@
 //!
 //! Null replicas cancel a move.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
-api!(AlterPartitionReassignments, versions 0..=0, flexible 0, AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse);
+api!(
+    AlterPartitionReassignments, versions 0..=0, flexible 0,
+    AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse
+);
 
 schema! {
     /// The moves.

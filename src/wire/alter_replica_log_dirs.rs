@@ -1,6 +1,9 @@
 //! Moving partitions between directories of a broker.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(AlterReplicaLogDirs, versions 1..=2, flexible 2, AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse);
 

@@ -1,9 +1,12 @@
 //! What the broker speaks. Asked first on every connection, before sign-in.
 //!
-//! Its response header never has tagged fields. A version not spoken is answered in version 0 with code 35 and the list.
-//! Below version 4 a supported feature whose minimum is 0 must be left out: old Java clients fail on it.
+//! Its response header never has tagged fields. A version not spoken is answered in version 0 with code 35 and the
+//! list. Below version 4 a supported feature whose minimum is 0 must be left out: old Java clients fail on it.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(ApiVersions, versions 0..=4, flexible 3, ApiVersionsRequest => ApiVersionsResponse);
 

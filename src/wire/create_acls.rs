@@ -1,6 +1,9 @@
 //! Making access rules.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(CreateAcls, versions 1..=3, flexible 2, CreateAclsRequest => CreateAclsResponse);
 

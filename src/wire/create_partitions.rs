@@ -2,7 +2,10 @@
 //!
 //! The response names every topic of the request: clients look each up.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(CreatePartitions, versions 0..=3, flexible 2, CreatePartitionsRequest => CreatePartitionsResponse);
 

@@ -1,9 +1,12 @@
 //! Making topics.
 //!
-//! From version 4 a partition count and replication factor of -1 mean the broker's defaults; from 5 the response holds the
-//! topic's settings, from 7 its id.
+//! From version 4 a partition count and replication factor of -1 mean the broker's defaults; from 5 the response
+//! holds the topic's settings, from 7 its id.
 
-use super::{ErrorCode, Uuid, schema::{api, schema}};
+use super::{
+    ErrorCode, Uuid,
+    schema::{api, schema},
+};
 
 api!(CreateTopics, versions 2..=7, flexible 5, CreateTopicsRequest => CreateTopicsResponse);
 

@@ -1,6 +1,9 @@
 //! Deleting access rules.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DeleteAcls, versions 1..=3, flexible 2, DeleteAclsRequest => DeleteAclsResponse);
 

@@ -1,6 +1,9 @@
 //! Deleting groups without members.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DeleteGroups, versions 0..=2, flexible 2, DeleteGroupsRequest => DeleteGroupsResponse);
 

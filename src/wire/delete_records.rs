@@ -2,7 +2,10 @@
 //!
 //! Offset -1 means the high watermark.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DeleteRecords, versions 0..=2, flexible 2, DeleteRecordsRequest => DeleteRecordsResponse);
 

@@ -2,7 +2,10 @@
 //!
 //! By name up to version 5, by name or id from version 6.
 
-use super::{ErrorCode, Uuid, schema::{api, schema}};
+use super::{
+    ErrorCode, Uuid,
+    schema::{api, schema},
+};
 
 api!(DeleteTopics, versions 1..=6, flexible 4, DeleteTopicsRequest => DeleteTopicsResponse);
 

@@ -1,6 +1,9 @@
 //! Access rules.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DescribeAcls, versions 1..=3, flexible 2, DescribeAclsRequest => DescribeAclsResponse);
 

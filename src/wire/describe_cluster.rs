@@ -2,7 +2,10 @@
 //!
 //! Version 1 can ask for controllers (`endpoint_type` 2) instead of brokers (1); 2 for fenced ones too.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DescribeCluster, versions 0..=2, flexible 0, DescribeClusterRequest => DescribeClusterResponse);
 

@@ -2,7 +2,10 @@
 //!
 //! Resource types: 2 topic, 4 broker, 8 broker logger. Null keys mean all; version 3 adds types and documentation.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DescribeConfigs, versions 1..=4, flexible 4, DescribeConfigsRequest => DescribeConfigsResponse);
 

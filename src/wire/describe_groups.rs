@@ -4,7 +4,10 @@
 
 use bytes::Bytes;
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DescribeGroups, versions 0..=6, flexible 5, DescribeGroupsRequest => DescribeGroupsResponse);
 

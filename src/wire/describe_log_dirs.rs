@@ -2,7 +2,10 @@
 //!
 //! Null topics mean all; version 4 adds the size of the volume.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DescribeLogDirs, versions 1..=4, flexible 2, DescribeLogDirsRequest => DescribeLogDirsResponse);
 

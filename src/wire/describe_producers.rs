@@ -1,6 +1,9 @@
 //! The producers whose state a partition holds.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DescribeProducers, versions 0..=0, flexible 0, DescribeProducersRequest => DescribeProducersResponse);
 

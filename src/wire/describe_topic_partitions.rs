@@ -1,8 +1,14 @@
 //! Topics and partitions, page by page.
 
-use super::{ErrorCode, Uuid, schema::{api, schema}};
+use super::{
+    ErrorCode, Uuid,
+    schema::{api, schema},
+};
 
-api!(DescribeTopicPartitions, versions 0..=0, flexible 0, DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse);
+api!(
+    DescribeTopicPartitions, versions 0..=0, flexible 0,
+    DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse
+);
 
 schema! {
     /// Asks for topics from a cursor on.

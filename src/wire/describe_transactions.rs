@@ -1,6 +1,9 @@
 //! Transactions with their partitions.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(DescribeTransactions, versions 0..=0, flexible 0, DescribeTransactionsRequest => DescribeTransactionsResponse);
 

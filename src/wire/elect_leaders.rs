@@ -2,7 +2,10 @@
 //!
 //! Null partitions mean all; from version 1 the election may be unclean.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(ElectLeaders, versions 0..=2, flexible 2, ElectLeadersRequest => ElectLeadersResponse);
 

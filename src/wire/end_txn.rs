@@ -2,7 +2,10 @@
 //!
 //! From version 5 each end gives the producer a new epoch (KIP-890).
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(EndTxn, versions 0..=5, flexible 3, EndTxnRequest => EndTxnResponse);
 

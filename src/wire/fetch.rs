@@ -5,7 +5,10 @@
 
 use bytes::Bytes;
 
-use super::{ErrorCode, Uuid, schema::{api, schema}};
+use super::{
+    ErrorCode, Uuid,
+    schema::{api, schema},
+};
 
 api!(Fetch, versions 4..=17, flexible 12, FetchRequest => FetchResponse);
 

@@ -2,7 +2,10 @@
 //!
 //! One key up to version 3, a list of keys from version 4. Key types: 0 group, 1 transaction, 2 share group.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(FindCoordinator, versions 0..=6, flexible 3, FindCoordinatorRequest => FindCoordinatorResponse);
 

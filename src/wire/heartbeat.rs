@@ -1,6 +1,9 @@
 //! Sign of life of a group's member; the answer says when the group rebalances.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(Heartbeat, versions 0..=4, flexible 4, HeartbeatRequest => HeartbeatResponse);
 

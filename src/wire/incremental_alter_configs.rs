@@ -2,9 +2,15 @@
 //!
 //! Operations: 0 set, 1 delete, 2 append, 3 subtract (the last two on lists).
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
-api!(IncrementalAlterConfigs, versions 0..=1, flexible 1, IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse);
+api!(
+    IncrementalAlterConfigs, versions 0..=1, flexible 1,
+    IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse
+);
 
 schema! {
     /// The changes.

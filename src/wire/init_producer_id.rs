@@ -2,7 +2,10 @@
 //!
 //! From version 3 a producer names the id and epoch it has, to have the epoch bumped.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(InitProducerId, versions 0..=5, flexible 2, InitProducerIdRequest => InitProducerIdResponse);
 

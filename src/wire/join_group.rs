@@ -5,7 +5,10 @@
 
 use bytes::Bytes;
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(JoinGroup, versions 0..=9, flexible 6, JoinGroupRequest => JoinGroupResponse);
 

@@ -2,7 +2,10 @@
 //!
 //! One member up to version 2, a list from version 3: an administrator removes static members by their instance ids.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(LeaveGroup, versions 0..=5, flexible 4, LeaveGroupRequest => LeaveGroupResponse);
 

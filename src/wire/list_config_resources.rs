@@ -2,7 +2,10 @@
 //!
 //! Version 0 knows client metrics only; version 1 names the types wanted (none: all).
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(ListConfigResources, versions 0..=1, flexible 0, ListConfigResourcesRequest => ListConfigResourcesResponse);
 

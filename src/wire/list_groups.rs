@@ -2,7 +2,10 @@
 //!
 //! Filters by state from version 4, by type from version 5; an empty filter lets all pass.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(ListGroups, versions 0..=5, flexible 3, ListGroupsRequest => ListGroupsResponse);
 

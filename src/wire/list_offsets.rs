@@ -1,8 +1,12 @@
 //! Offsets by time.
 //!
-//! Special times: -1 end, -2 start, -3 the highest timestamp (from version 7), -4 local start (from 8), -5 tiered (from 9).
+//! Special times: -1 end, -2 start, -3 the highest timestamp (from version 7), -4 local start (from 8), -5 tiered
+//! (from 9).
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(ListOffsets, versions 1..=10, flexible 6, ListOffsetsRequest => ListOffsetsResponse);
 

@@ -1,8 +1,14 @@
 //! Moves of partitions between brokers that are under way.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
-api!(ListPartitionReassignments, versions 0..=0, flexible 0, ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse);
+api!(
+    ListPartitionReassignments, versions 0..=0, flexible 0,
+    ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse
+);
 
 schema! {
     /// Asks for topics or, with null, all.

@@ -2,7 +2,10 @@
 //!
 //! From version 1 only those running longer than a duration; from 2 by a pattern of their ids.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(ListTransactions, versions 0..=2, flexible 0, ListTransactionsRequest => ListTransactionsResponse);
 

@@ -1,9 +1,12 @@
 //! Brokers, topics, partitions and their leaders.
 //!
-//! All topics: an empty list in version 0, null from version 1. From version 10 a topic may be named by id alone; from 11
-//! the operations on the cluster are asked with DescribeCluster instead.
+//! All topics: an empty list in version 0, null from version 1. From version 10 a topic may be named by id alone;
+//! from 11 the operations on the cluster are asked with DescribeCluster instead.
 
-use super::{ErrorCode, Uuid, schema::{api, schema}};
+use super::{
+    ErrorCode, Uuid,
+    schema::{api, schema},
+};
 
 api!(Metadata, versions 0..=13, flexible 9, MetadataRequest => MetadataResponse);
 

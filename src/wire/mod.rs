@@ -8,11 +8,59 @@
 //! * A field that the version does not have is skipped when written and takes its default when read, so one struct
 //!   serves all versions. Unknown tagged fields and bytes after the last field are skipped: librdkafka sends both.
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
+pub mod alter_configs;
+pub mod alter_partition_reassignments;
+pub mod alter_replica_log_dirs;
+pub mod api_versions;
 mod codec;
 pub mod consumer_protocol;
+pub mod create_acls;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_acls;
+pub mod delete_groups;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_acls;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_groups;
+pub mod describe_log_dirs;
+pub mod describe_producers;
+pub mod describe_topic_partitions;
+pub mod describe_transactions;
+pub mod elect_leaders;
+pub mod end_txn;
 mod error_code;
+pub mod fetch;
+pub mod find_coordinator;
 mod header;
+pub mod heartbeat;
+pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_config_resources;
+pub mod list_groups;
+pub mod list_offsets;
+pub mod list_partition_reassignments;
+pub mod list_transactions;
+pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+pub mod sasl_authenticate;
+pub mod sasl_handshake;
 mod schema;
+pub mod sync_group;
+#[cfg(test)]
+mod tests;
+pub mod txn_offset_commit;
+pub mod write_txn_markers;
 
 pub use codec::{Decoder, Encoder, Error};
 pub use error_code::ErrorCode;
@@ -71,8 +119,6 @@ impl Api {
 
 macro_rules! apis {
     ($($key:literal $name:ident in $module:ident: $request:ident,)*) => {
-        $(pub mod $module;)*
-
         /// The APIs by Kafka's names; the number is the key in a request's header.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(i16)]

@@ -1,9 +1,12 @@
 //! A group's positions, to be kept.
 //!
-//! Up to version 4 a retention time may be given, which version 5 dropped. From version 9 the generation is a member epoch
-//! where the group is of the new kind.
+//! Up to version 4 a retention time may be given, which version 5 dropped. From version 9 the generation is a member
+//! epoch where the group is of the new kind.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(OffsetCommit, versions 2..=9, flexible 8, OffsetCommitRequest => OffsetCommitResponse);
 

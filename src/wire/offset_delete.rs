@@ -1,6 +1,9 @@
 //! Forgetting a group's positions in topics it is not subscribed to.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(OffsetDelete, versions 0..=0, flexible never, OffsetDeleteRequest => OffsetDeleteResponse);
 

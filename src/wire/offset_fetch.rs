@@ -1,9 +1,12 @@
 //! A group's kept positions.
 //!
-//! One group up to version 7, a list from version 8. All topics: null from version 2. A position that is not there is offset
-//! -1 without an error.
+//! One group up to version 7, a list from version 8. All topics: null from version 2. A position that is not there is
+//! offset -1 without an error.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(OffsetFetch, versions 1..=9, flexible 6, OffsetFetchRequest => OffsetFetchResponse);
 

@@ -1,6 +1,9 @@
 //! Where the epoch of a leader ends in a log, so that a client notices a log that was cut.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(OffsetForLeaderEpoch, versions 2..=4, flexible 4, OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse);
 

@@ -1,11 +1,14 @@
 //! Record batches to append.
 //!
-//! Below version 3 only message formats 0 and 1 exist and nothing is spoken, but 0 is advertised: librdkafka up to 2.10
-//! sends gzip and lz4 uncompressed where it is not. From version 13 topics are named by id.
+//! Below version 3 only message formats 0 and 1 exist and nothing is spoken, but 0 is advertised: librdkafka up to
+//! 2.10 sends gzip and lz4 uncompressed where it is not. From version 13 topics are named by id.
 
 use bytes::Bytes;
 
-use super::{ErrorCode, Uuid, schema::{api, schema}};
+use super::{
+    ErrorCode, Uuid,
+    schema::{api, schema},
+};
 
 api!(Produce, versions 3..=13 (advertised from 0), flexible 9, ProduceRequest => ProduceResponse);
 

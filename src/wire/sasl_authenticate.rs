@@ -4,7 +4,10 @@
 
 use bytes::Bytes;
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(SaslAuthenticate, versions 0..=2, flexible 2, SaslAuthenticateRequest => SaslAuthenticateResponse);
 

@@ -2,7 +2,10 @@
 //!
 //! After version 0 the tokens follow bare, each after a 4-byte length; after version 1 within SaslAuthenticate.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(SaslHandshake, versions 0..=1, flexible never, SaslHandshakeRequest => SaslHandshakeResponse);
 

@@ -1,9 +1,10 @@
 //! The schema language: what a field's type means on the wire, and the macro that makes a struct of a list of fields.
 //!
-//! A field reads `name: Type [versions; null versions; tag n] = default`, all after the type optional. `versions` is where the
-//! field is on the wire: elsewhere it is skipped when written and takes its default when read. `null` is where an
-//! `Option` may be null: elsewhere null is written and read as the empty value. A `tag` puts the field among the tagged fields
-//! at the end of its struct, where it is written only when it differs from its default.
+//! A field reads `name: Type [versions; null versions; tag n] = default`, all after the type optional. `versions` is
+//! where the field is on the wire: elsewhere it is skipped when written and takes its default when read. `null` is
+//! where an `Option` may be null: elsewhere null is written and read as the empty value. A `tag` puts the field among
+//! the tagged fields at the end of its struct, where it is written only when it differs from its default.
+//! `tests/wire_oracle.rs` reads this syntax too, line by line.
 
 use bytes::Bytes;
 
@@ -74,7 +75,7 @@ impl Nullable for String {
         Ok(Some(d.str(n)?.to_owned()))
     }
     fn write_nullable(value: Option<&Self>, e: &mut Encoder) {
-        // Beyond what the old length can say a string is cut, at a character: only free text (error messages) gets near.
+        // What the old length cannot say is cut, at a character: only free text, such as error messages, gets near.
         let mut n = value.map_or(0, String::len);
         if !e.flexible {
             n = n.min(i16::MAX as usize);
@@ -186,7 +187,9 @@ macro_rules! schema {
         struct $name:ident {
             $(
                 $(#[$field_meta:meta])*
-                $field:ident : $type:ty $([$versions:expr $(; null $nulls:expr)? $(; tag $tag:literal)?])? $(= $default:expr)?
+                $field:ident : $type:ty
+                    $([$versions:expr $(; null $nulls:expr)? $(; tag $tag:literal)?])?
+                    $(= $default:expr)?
             ),* $(,)?
         }
     )*) => {$(

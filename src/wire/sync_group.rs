@@ -4,7 +4,10 @@
 
 use bytes::Bytes;
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(SyncGroup, versions 0..=5, flexible 4, SyncGroupRequest => SyncGroupResponse);
 

@@ -2,7 +2,10 @@
 //!
 //! From version 3 with member and generation.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(TxnOffsetCommit, versions 0..=5, flexible 3, TxnOffsetCommitRequest => TxnOffsetCommitResponse);
 

@@ -1,6 +1,9 @@
 //! Markers that end a transaction in partitions, written by its coordinator or an administrator.
 
-use super::{ErrorCode, schema::{api, schema}};
+use super::{
+    ErrorCode,
+    schema::{api, schema},
+};
 
 api!(WriteTxnMarkers, versions 1..=1, flexible 1, WriteTxnMarkersRequest => WriteTxnMarkersResponse);
 
