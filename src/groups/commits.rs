@@ -1,0 +1,128 @@
+//! Offsets committed and read by clients: the checks around [`offsets`].
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Error, Groups, State, offsets};
+use crate::{
+    log::{self, Write},
+    record::{Offset, Partition},
+};
+
+/// A request to commit offsets.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// The member's id; empty for a client that assigns its partitions itself.
+    pub member_id: String,
+    /// Its name as a static member.
+    pub instance_id: Option<Arc<str>>,
+    /// The generation it belongs to; below 0 for a client that assigns its partitions itself.
+    pub generation: i32,
+    /// What to commit.
+    pub positions: Vec<Position>,
+}
+
+/// One partition's offset to commit.
+#[derive(Clone, Debug)]
+pub struct Position {
+    /// The partition.
+    pub partition: Partition,
+    /// The next offset to read.
+    pub offset: Offset,
+    /// Leader epoch of the last record read, -1 if unknown.
+    pub leader_epoch: i32,
+    /// The client's own words.
+    pub metadata: String,
+}
+
+impl Groups {
+    /// Commits offsets durably; one answer for each position.
+    ///
+    /// A position equal to the committed one is answered and not written: Java consumers commit every five seconds
+    /// whether or not anything arrived, and an idle board should not wear its card for that.
+    ///
+    /// # Errors
+    /// What concerns the whole request; what concerns one partition stands in its place.
+    pub async fn commit(&self, group: &str, request: Commit) -> Result<Vec<Result<(), Error>>, Error> {
+        self.check_commit(group, &request)?;
+        let shared = &self.0;
+        let now_ms = (shared.clock)();
+        let mut state = Vec::new();
+        let mut answers = Vec::with_capacity(request.positions.len());
+        let topics = Arc::clone(&shared.log.topics().borrow());
+        for Position { partition, offset, leader_epoch, metadata } in request.positions {
+            let topic = topics.get(&partition.topic).filter(|t| (0..t.partitions).contains(&partition.index));
+            answers.push(match topic {
+                None => Err(Error::UnknownPartition(partition)),
+                Some(_) if metadata.len() > shared.config.max_metadata_bytes => Err(Error::MetadataTooLarge),
+                Some(topic) => {
+                    shared.commits.increment();
+                    let new = offsets::Committed { offset, leader_epoch, metadata, timestamp_ms: now_ms };
+                    if self.is_committed(group, &partition, &new)? {
+                        shared.commits_unchanged.increment();
+                    } else {
+                        state.push(offsets::write(group, &partition, topic.id, new));
+                    }
+                    Ok(())
+                }
+            });
+        }
+        if !state.is_empty() {
+            shared.log.commit(Write { state, ..Write::default() }).await?;
+        }
+        Ok(answers)
+    }
+
+    /// The committed offset of one partition.
+    ///
+    /// # Errors
+    /// [`Error::Log`] when the log has stopped.
+    pub fn committed(&self, group: &str, partition: &Partition) -> Result<Option<offsets::Committed>, Error> {
+        Ok(offsets::committed(&self.0.log, group, partition)?)
+    }
+
+    /// All committed offsets of a group.
+    ///
+    /// # Errors
+    /// [`Error::Log`] when the log has stopped.
+    pub fn offsets(&self, group: &str) -> Result<BTreeMap<Partition, offsets::Committed>, Error> {
+        Ok(offsets::of_group(&self.0.log, group)?)
+    }
+
+    /// The state changes that forget what all groups committed for a topic, to go with its deletion.
+    ///
+    /// # Errors
+    /// [`Error::Log`] when the log has stopped.
+    pub fn forget_topic(&self, topic_id: log::TopicId) -> Result<Vec<log::StateWrite>, Error> {
+        Ok(offsets::forget_topic(&self.0.log, topic_id)?)
+    }
+
+    fn check_commit(&self, group: &str, request: &Commit) -> Result<(), Error> {
+        // An empty group id is allowed here, as in Kafka, for the sake of old clients that only keep offsets.
+        if group.len() > offsets::MAX_GROUP_ID_BYTES {
+            return Err(Error::InvalidGroupId);
+        }
+        let Commit { member_id, instance_id, generation, .. } = request;
+        if let Some(slot) = self.0.find(group) {
+            let mut live = slot.lock();
+            if live.group.state() != State::Dead {
+                return live.group.check_commit(self.0.now(), member_id, instance_id.as_deref(), *generation);
+            }
+        }
+        match (*generation < 0, member_id.is_empty() && instance_id.is_none()) {
+            (true, _) => Ok(()),
+            // Members are forgotten at a restart, where Kafka remembers them. "Unknown member" makes any client join
+            // anew; "unknown group", Kafka's answer from version 9 on, would stop a Java consumer for good.
+            (false, false) => Err(Error::UnknownMember),
+            (false, true) if offsets::has_any(&self.0.log, group)? => Err(Error::IllegalGeneration),
+            (false, true) => Err(Error::NotFound),
+        }
+    }
+
+    fn is_committed(&self, group: &str, partition: &Partition, new: &offsets::Committed) -> Result<bool, Error> {
+        let Some(old) = offsets::committed(&self.0.log, group, partition)? else { return Ok(false) };
+        // With retention the stamp counts, so it is renewed now and then.
+        let age_ms = new.timestamp_ms.saturating_sub(old.timestamp_ms).unsigned_abs();
+        let is_fresh = self.0.config.offsets_retention_ms.is_none_or(|retention_ms| age_ms < retention_ms / 4);
+        Ok(is_fresh && old == offsets::Committed { timestamp_ms: old.timestamp_ms, ..new.clone() })
+    }
+}
