@@ -124,7 +124,8 @@ pub struct Encoder {
 impl Encoder {
     /// An empty frame.
     pub fn new() -> Self {
-        Self::default()
+        // Most frames are smaller; growing from nothing would take four steps to here.
+        Self { small: BytesMut::with_capacity(256), ..Self::default() }
     }
 
     /// Bytes written so far.

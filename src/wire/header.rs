@@ -24,8 +24,11 @@ pub struct RequestHeader {
 impl RequestHeader {
     /// Reads the header; `d` then stands at the body.
     ///
-    /// Of an unknown API or version the header is read too, so that the answer to an ApiVersions request from the
-    /// future carries its correlation id; only tagged fields cannot be told there and are taken as body.
+    /// A version from the future is no error here, so that the answer to an ApiVersions request of one carries its
+    /// correlation id. Of an unknown API any tagged fields are left as body, for which there is no reader either.
+    ///
+    /// # Errors
+    /// When the frame ends inside the header.
     pub fn decode(d: &mut Decoder) -> Result<Self, Error> {
         d.flexible = false;
         let header = Self {
@@ -91,6 +94,9 @@ pub fn encode_response<M: Message>(response: &M, key: ApiKey, version: i16, corr
 }
 
 /// Reads a response's header and gives its correlation id; `d` then stands at the body.
+///
+/// # Errors
+/// When the frame ends inside the header.
 pub fn decode_response_header(d: &mut Decoder, key: ApiKey, version: i16) -> Result<i32, Error> {
     let correlation_id = Wire::read(d)?;
     if response_is_flexible(key, version) {

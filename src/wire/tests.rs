@@ -6,7 +6,7 @@ use super::{
     create_topics::{CreatableTopicResult, CreateTopicsResponse},
     fetch::{FetchResponse, FetchableTopicResponse, PartitionData},
     metadata::{MetadataRequest, MetadataRequestTopic},
-    produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData},
+    produce::{PartitionProduceData, ProduceRequest, TopicProduceData},
     *,
 };
 
@@ -40,11 +40,17 @@ fn large_records_go_out_by_reference() {
 
 #[test]
 fn large_fields_keep_their_place_inside_tagged_fields() {
-    let host = "h".repeat(3000);
-    let endpoint = produce::NodeEndpoint { host, ..Default::default() };
-    let response = ProduceResponse { node_endpoints: vec![endpoint], ..Default::default() };
-    let read = ProduceResponse::decode(&mut Decoder::new(bytes_of(&response, 11)), 11);
-    assert_eq!(read, Ok(response));
+    let large = Bytes::from(vec![7; 2000]);
+    let mut e = Encoder::new();
+    e.put(b"before");
+    let mut field = e.fork();
+    field.put(b"in");
+    field.put_bytes(&large);
+    e.tags(vec![(1, field)]);
+    e.put(b"after");
+    let len = e.len();
+    let expected = [&b"before\x01\x01\xd2\x0fin"[..], &large, b"after"].concat();
+    assert_eq!((e.to_bytes(), len), (Bytes::from(expected.clone()), expected.len()));
 }
 
 #[test]
