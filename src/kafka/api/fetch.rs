@@ -1,0 +1,248 @@
+//! Fetch: v4–17.
+//!
+//! Behaviour
+//! * Whole batches from the one that holds the offset; the first is returned whole even if it is larger than every limit
+//!   (KIP-74), and clients skip what lies before the offset. The broker's own limit, `fetch.max.bytes`, is small: limits
+//!   are upper bounds.
+//! * Parks until `min_bytes` are there, the time is up, a partition has an error, or the daemon stops. A parked request
+//!   holds its decoded form and nothing else.
+//! * Readers see up to the high watermark, which is also the last stable offset while there are no transactions.
+//! * Sessionless: every answer has session 0, and the client goes on sending whole requests (KIP-227 allows it).
+//! * Records are never null: librdkafka and kafka-python fail on it.
+//! * The partition served first rotates, so that a busy one does not starve the others under the limit.
+//!
+//! Version notes
+//! * v7: sessions. v9: leader epochs. v10: zstd; an older reader of a zstd batch gets UNSUPPORTED_COMPRESSION_TYPE.
+//!   v12: flexible. v13: topics by id.
+
+use std::{sync::atomic::{AtomicUsize, Ordering}, time::Duration};
+
+use futures_util::future::select_all;
+use tokio::{sync::watch, time::Instant};
+
+use super::{Close, Context, check_leader_epoch, error_code, partition_of};
+use crate::{
+    log::Bounds,
+    record::{Codec, Partition, batch},
+    wire::{
+        ErrorCode,
+        fetch::{AbortedTransaction, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData},
+    },
+};
+
+/// Longest a request parks, whatever it asks: an early empty answer is always allowed.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait for room in the memory budget before an empty answer.
+const BUDGET_WAIT: Duration = Duration::from_secs(5);
+
+/// Where the next request starts among its partitions.
+static TURN: AtomicUsize = AtomicUsize::new(0);
+
+/// One partition that is asked for.
+struct Wanted {
+    /// Place of its topic in the request.
+    topic_at: usize,
+    index: i32,
+    offset: i64,
+    max_bytes: usize,
+    found: Result<(Partition, watch::Receiver<Bounds>), ErrorCode>,
+}
+
+impl Wanted {
+    /// How many offsets can be read, or why none ever.
+    fn available(&mut self, gone: ErrorCode) -> Result<u64, ErrorCode> {
+        let (_, bounds) = self.found.as_mut().map_err(|code| *code)?;
+        if bounds.has_changed().is_err() {
+            return Err(gone);
+        }
+        let Bounds { start, high_watermark } = *bounds.borrow_and_update();
+        if self.offset < start {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        u64::try_from(high_watermark - self.offset).map_err(|_| ErrorCode::OFFSET_OUT_OF_RANGE)
+    }
+}
+
+pub(super) async fn handle(context: &Context<'_>, request: FetchRequest) -> Result<FetchResponse, Close> {
+    if request.session_id != 0 && request.session_epoch > 0 {
+        return Ok(FetchResponse { error_code: ErrorCode::FETCH_SESSION_ID_NOT_FOUND, ..Default::default() });
+    }
+    let broker = context.broker;
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
+    let deadline = Instant::now() + wait;
+    let own_limit = usize::try_from(broker.settings.broker_number("fetch.max.bytes")).unwrap_or(0);
+    let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(own_limit);
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes);
+    let gone = match context.version {
+        13.. => ErrorCode::UNKNOWN_TOPIC_ID,
+        _ => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+    };
+
+    let mut wanted = find(context, &request, gone);
+    // Offsets that must be there before it is worth reading.
+    let mut needed = 1;
+    loop {
+        let mut available = 0u64;
+        let mut failed = wanted.is_empty();
+        for want in &mut wanted {
+            match want.available(gone) {
+                Ok(count) => available = available.saturating_add(count),
+                Err(_) => failed = true,
+            }
+        }
+        let expired = failed || min_bytes == 0 || Instant::now() >= deadline || context.connection.stop.is_cancelled();
+        if expired || available >= needed {
+            let (answers, bytes) = read(context, &mut wanted, max_bytes, gone, request.isolation_level).await;
+            if expired || bytes >= min_bytes || answers.iter().any(|a| a.error_code.is_error()) {
+                return Ok(respond(context, request, &wanted, answers, bytes));
+            }
+            // Not enough: by the size of these, so many offsets will be.
+            needed = match bytes as u64 {
+                0 => available + 1,
+                bytes => (available.saturating_mul(min_bytes as u64) / bytes).max(available + 1),
+            };
+            continue;
+        }
+        let changes = wanted.iter_mut().filter_map(|want| want.found.as_mut().ok());
+        let changes = changes.map(|(_, bounds)| Box::pin(bounds.changed()));
+        tokio::select! {
+            _ = select_all(changes) => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = context.connection.stop.cancelled() => {}
+        }
+    }
+}
+
+fn find(context: &Context<'_>, request: &FetchRequest, gone: ErrorCode) -> Vec<Wanted> {
+    let topics = context.topics();
+    let mut wanted = Vec::with_capacity(request.topics.iter().map(|t| t.partitions.len()).sum());
+    for (topic_at, asked) in request.topics.iter().enumerate() {
+        let topic = if context.version >= 13 { topics.by_id(asked.topic_id) } else { topics.get(&asked.topic) };
+        for part in &asked.partitions {
+            let found = topic
+                .ok_or(gone)
+                .and_then(|topic| {
+                    partition_of(topic, part.partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+                })
+                .and_then(|partition| match check_leader_epoch(part.current_leader_epoch) {
+                    Some(code) => Err(code),
+                    None => Ok(partition),
+                })
+                .and_then(|partition| match context.broker.log.watch(&partition) {
+                    Ok(bounds) => Ok((partition, bounds)),
+                    Err(error) => Err(error_code(&error)),
+                });
+            wanted.push(Wanted {
+                topic_at,
+                index: part.partition,
+                offset: part.fetch_offset,
+                max_bytes: usize::try_from(part.partition_max_bytes).unwrap_or(0),
+                found,
+            });
+        }
+    }
+    wanted
+}
+
+/// Reads every partition that has something, within the limits; gives the answers in order, and their bytes.
+async fn read(
+    context: &Context<'_>,
+    wanted: &mut [Wanted],
+    max_bytes: usize,
+    gone: ErrorCode,
+    isolation_level: i8,
+) -> (Vec<PartitionData>, usize) {
+    let broker = context.broker;
+    let aborted = || (isolation_level == 1).then(Vec::<AbortedTransaction>::new);
+    let mut answers = Vec::with_capacity(wanted.len());
+    let mut readable = Vec::new();
+    for (at, want) in wanted.iter_mut().enumerate() {
+        let mut answer = PartitionData {
+            partition_index: want.index,
+            high_watermark: -1,
+            aborted_transactions: aborted(),
+            ..Default::default()
+        };
+        match want.available(gone) {
+            Ok(available) => {
+                if let Ok((_, bounds)) = &want.found {
+                    set_bounds(&mut answer, *bounds.borrow());
+                }
+                if available > 0 {
+                    readable.push(at);
+                }
+            }
+            Err(code) => answer.error_code = code,
+        }
+        answers.push(answer);
+    }
+    if readable.is_empty() {
+        return (answers, 0);
+    }
+    let Ok(mut share) = tokio::time::timeout(BUDGET_WAIT, broker.budget.take(max_bytes)).await else {
+        return (answers, 0);
+    };
+    let first = TURN.fetch_add(1, Ordering::Relaxed) % readable.len();
+    readable.rotate_left(first);
+    let mut total = 0;
+    for at in readable {
+        let (want, answer) = (&wanted[at], &mut answers[at]);
+        let Ok((partition, _)) = &want.found else { continue };
+        let room = want.max_bytes.min(max_bytes.saturating_sub(total));
+        if room == 0 && total > 0 {
+            continue;
+        }
+        match broker.log.read(partition, want.offset, room).await {
+            Ok(slice) if slice.batches.len() > room && total > 0 => {}
+            Ok(slice) if context.version < 10 && has_zstd(&slice.batches) => {
+                answer.error_code = ErrorCode::UNSUPPORTED_COMPRESSION_TYPE;
+            }
+            Ok(slice) => {
+                total += slice.batches.len();
+                set_bounds(answer, slice.bounds);
+                answer.records = slice.batches;
+            }
+            Err(error) => answer.error_code = error_code(&error),
+        }
+    }
+    share.shrink_to(total);
+    context.hold(share);
+    (answers, total)
+}
+
+fn set_bounds(answer: &mut PartitionData, bounds: Bounds) {
+    answer.high_watermark = bounds.high_watermark;
+    answer.last_stable_offset = bounds.high_watermark;
+    answer.log_start_offset = bounds.start;
+}
+
+fn has_zstd(bytes: &[u8]) -> bool {
+    batch::batches(bytes).any(|found| found.is_ok_and(|(header, _)| header.codec() == Codec::Zstd))
+}
+
+fn respond(
+    context: &Context<'_>,
+    request: FetchRequest,
+    wanted: &[Wanted],
+    answers: Vec<PartitionData>,
+    bytes: usize,
+) -> FetchResponse {
+    let meters = &context.broker.metrics;
+    meters.fetched_bytes.add(bytes as u64);
+    let mut responses: Vec<_> = request
+        .topics
+        .into_iter()
+        .map(|asked| FetchableTopicResponse {
+            topic: asked.topic,
+            topic_id: asked.topic_id,
+            partitions: Vec::with_capacity(asked.partitions.len()),
+        })
+        .collect();
+    for (want, answer) in wanted.iter().zip(answers) {
+        if answer.error_code.is_error() {
+            meters.error("Fetch", answer.error_code);
+        }
+        responses[want.topic_at].partitions.push(answer);
+    }
+    FetchResponse { responses, ..Default::default() }
+}

@@ -1,0 +1,237 @@
+//! The APIs: what is advertised, who handles what, and how the log's errors become Kafka's.
+//!
+//! [`TABLE`] is the single truth: ApiVersions advertises it and dispatch serves it. A handler gets a decoded request
+//! and gives a response; an error code goes into the response, an `Err` closes the connection.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Advertised, Broker,
+    conn::{Answer, Close},
+    limits::Share,
+};
+use crate::{
+    log::{Error as LogError, SequenceError, Topic},
+    record::Partition,
+    wire::{ApiKey, Decoder, ErrorCode, Message, RequestHeader, encode_response},
+};
+
+/// There is one leader, and it never changes: clients compare the epoch, and a constant one keeps them calm.
+pub(crate) const LEADER_EPOCH: i32 = 0;
+
+/// What a handler knows of the connection it answers on.
+#[allow(dead_code, reason = "the group APIs use all of it")]
+pub(crate) struct Connection {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// Cancelled when the daemon stops: parked requests answer at once.
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a handler gets beside its request.
+#[allow(dead_code, reason = "the group APIs use all of it")]
+pub(crate) struct Context<'a> {
+    pub(crate) broker: &'a Arc<Broker>,
+    pub(crate) connection: &'a Connection,
+    pub(crate) version: i16,
+    /// What the client calls itself; empty if it does not.
+    pub(crate) client_id: String,
+    /// What the request and its answer hold of the memory budget.
+    share: Mutex<Share>,
+}
+
+#[allow(dead_code, reason = "the group APIs use all of it")]
+impl Context<'_> {
+    /// The address clients are told for this node.
+    pub(crate) fn advertised(&self) -> (String, i32) {
+        match &self.broker.advertised {
+            Advertised::Auto => {
+                (self.connection.local.ip().to_canonical().to_string(), self.connection.local.port().into())
+            }
+            Advertised::Address { host, port } => (host.clone(), i32::from(*port)),
+        }
+    }
+
+    /// The client's address as Kafka shows it in group descriptions: `/127.0.0.1`.
+    pub(crate) fn client_host(&self) -> String {
+        format!("/{}", self.connection.peer.ip().to_canonical())
+    }
+
+    /// Topics as they stand.
+    pub(crate) fn topics(&self) -> Arc<crate::log::Topics> {
+        Arc::clone(&self.broker.log.topics().borrow())
+    }
+
+    /// Keeps a further share until the answer is written.
+    fn hold(&self, share: Share) {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner).merge(share);
+    }
+}
+
+/// One API that is served.
+pub(crate) struct Row {
+    pub(crate) key: ApiKey,
+    pub(crate) name: &'static str,
+    /// Lowest version advertised; what the schema cannot read closes the connection as Kafka does.
+    pub(crate) min: i16,
+    pub(crate) max: i16,
+    /// The largest answer so far: what the next one is expected to take.
+    largest_answer_bytes: AtomicUsize,
+}
+
+macro_rules! table {
+    ($($key:ident in $module:ident: $min:literal ..= $max:literal,)*) => {
+        $(mod $module;)*
+
+        /// Every API that is served, in the order of the keys, and no other.
+        pub(crate) static TABLE: [Row; [$(ApiKey::$key),*].len()] = [$(Row {
+            key: ApiKey::$key,
+            name: stringify!($key),
+            min: $min,
+            max: $max,
+            largest_answer_bytes: AtomicUsize::new(0),
+        },)*];
+
+        async fn call(
+            context: &Context<'_>,
+            key: ApiKey,
+            mut body: Decoder,
+            correlation_id: i32,
+        ) -> Result<Option<Vec<Bytes>>, Close> {
+            let version = context.version;
+            match key {
+                $(ApiKey::$key => {
+                    let request = Message::decode(&mut body, version)?;
+                    drop(body);
+                    let response = Box::pin($module::handle(context, request)).await?;
+                    Ok(IntoAnswer::into_answer(response).map(|r| encode_response(&r, key, version, correlation_id)))
+                })*
+                #[allow(unreachable_patterns, reason = "the schema may know APIs that are not served")]
+                _ => Err(Close::Unsupported { key: key as i16, version }),
+            }
+        }
+    };
+}
+
+table! {
+    Produce in produce: 0..=11,
+    Fetch in fetch: 4..=17,
+    ListOffsets in list_offsets: 1..=10,
+    Metadata in metadata: 0..=13,
+    ApiVersions in api_versions: 0..=4,
+    InitProducerId in init_producer_id: 0..=5,
+}
+
+/// A response, or for one API perhaps none.
+trait IntoAnswer {
+    type Response;
+    fn into_answer(self) -> Option<Self::Response>;
+}
+
+impl<R: Message> IntoAnswer for R {
+    type Response = R;
+    fn into_answer(self) -> Option<R> {
+        Some(self)
+    }
+}
+
+/// Nothing answers a Produce with `acks=0`.
+struct Maybe<R>(Option<R>);
+
+impl<R> IntoAnswer for Maybe<R> {
+    type Response = R;
+    fn into_answer(self) -> Option<R> {
+        self.0
+    }
+}
+
+/// Whether a request of that API may be parked for long.
+pub(super) fn waits(key: i16) -> bool {
+    [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup].iter().any(|k| *k as i16 == key)
+}
+
+/// Handles one frame. `None`: nothing is to be answered.
+pub(super) async fn dispatch(connection: &Connection, frame: Bytes, mut share: Share) -> Result<Option<Answer>, Close> {
+    let frame_bytes = frame.len();
+    let mut decoder = Decoder::new(frame);
+    let header = RequestHeader::decode(&mut decoder)?;
+    let unsupported = || Close::Unsupported { key: header.api_key, version: header.api_version };
+    let row = TABLE.iter().find(|row| row.key as i16 == header.api_key).ok_or_else(unsupported)?;
+    connection.broker.metrics.request(header.api_key);
+    connection
+        .broker
+        .metrics
+        .memory_bytes
+        .set(i64::try_from(connection.broker.budget.taken_bytes()).unwrap_or(i64::MAX));
+    if !(row.min..=row.max).contains(&header.api_version) || !row.key.api().supports(header.api_version) {
+        if row.key != ApiKey::ApiVersions {
+            return Err(unsupported());
+        }
+        // KIP-511: a client of the future learns from version 0 what it may speak.
+        let response = api_versions::unsupported_version();
+        return Ok(Some(Answer { segments: encode_response(&response, row.key, 0, header.correlation_id), share }));
+    }
+    let expects_answer_bytes = match row.key {
+        // Parked members must not hold back others, and Fetch accounts for its answer itself.
+        key if waits(key as i16) || key == ApiKey::Produce => 0,
+        _ => row.largest_answer_bytes.load(Ordering::Relaxed),
+    };
+    if expects_answer_bytes > 0 {
+        // Given back and taken as one, so that nobody waits while holding.
+        drop(share);
+        share = connection.broker.budget.take(frame_bytes + expects_answer_bytes).await;
+    }
+    let context = Context {
+        broker: &connection.broker,
+        connection,
+        version: header.api_version,
+        client_id: header.client_id.unwrap_or_default(),
+        share: Mutex::new(share),
+    };
+    let segments = call(&context, row.key, decoder, header.correlation_id).await?;
+    Ok(segments.map(|segments| {
+        row.largest_answer_bytes.fetch_max(segments.iter().map(Bytes::len).sum(), Ordering::Relaxed);
+        Answer { segments, share: context.share.into_inner().unwrap_or_else(PoisonError::into_inner) }
+    }))
+}
+
+/// Kafka's code for an error of the log. The text goes beside it where the response has room for one.
+pub(crate) fn error_code(error: &LogError) -> ErrorCode {
+    match error {
+        LogError::UnknownPartition(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        LogError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        LogError::TopicExists(_) => ErrorCode::TOPIC_ALREADY_EXISTS,
+        LogError::InvalidTopic { .. } => ErrorCode::INVALID_TOPIC_EXCEPTION,
+        LogError::InvalidPartitions(_) => ErrorCode::INVALID_PARTITIONS,
+        LogError::Sequence { reason: SequenceError::OutOfOrder { .. }, .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        LogError::Sequence { reason: SequenceError::OldEpoch { .. }, .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
+        LogError::Corrupt(_) => ErrorCode::CORRUPT_MESSAGE,
+        LogError::TooLarge(_) => ErrorCode::MESSAGE_TOO_LARGE,
+        // Retriable in every client, so a producer waits for room instead of losing the record.
+        LogError::Full => ErrorCode::NOT_ENOUGH_REPLICAS,
+        LogError::Stopped(_) | LogError::Open(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
+/// The partition, if the topic has it.
+fn partition_of(topic: &Topic, index: i32) -> Option<Partition> {
+    (0..topic.partitions).contains(&index).then(|| Partition::new(Arc::clone(&topic.name), index))
+}
+
+/// What a client's idea of the leader epoch says about it, if something is wrong.
+fn check_leader_epoch(claimed: i32) -> Option<ErrorCode> {
+    match claimed {
+        LEADER_EPOCH | ..0 => None,
+        _ => Some(ErrorCode::UNKNOWN_LEADER_EPOCH),
+    }
+}

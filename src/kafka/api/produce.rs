@@ -1,0 +1,272 @@
+//! Produce: v3–11, advertised from 0.
+//!
+//! Behaviour
+//! * Exactly one batch of format 2 per partition. Its form and CRC are checked, its records left as they are; only a
+//!   topic that compacts has them unpacked, because a record without key could never be compacted.
+//! * Partitions are committed as writes of their own at the same time: the fault of one does not fail the others, and
+//!   the log's group commit makes one flush of them.
+//! * `acks` 1 and -1 are answered when the batch is durable; 0 is never answered, and an error closes the connection,
+//!   which is all the client can see of it.
+//! * No topic is made here: clients ask for metadata first.
+//! * A failed batch leaves the sequence of its idempotent producer where it was; one that repeats is answered with the
+//!   offset of the first time.
+//!
+//! Version notes
+//! * v0–2 are advertised but end the connection, as with Kafka 4: librdkafka up to 2.10 would otherwise compress nothing.
+//! * v7: zstd. v8: messages beside the codes. v10: leaders to retry at, none. v13 would name topics by id.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Close, Context, Maybe, error_code, partition_of};
+use crate::{
+    log::{Append, Error as LogError, Topic, Urgency, Write},
+    record::{BatchError, Codec, Unpacker, batch},
+    wire::{
+        ErrorCode,
+        produce::{
+            BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
+            TopicProduceResponse,
+        },
+    },
+};
+
+/// Most a batch for a compacted topic may take unpacked.
+const UNPACKED_BYTES: usize = 16 << 20;
+
+/// Why a batch is refused.
+struct Refusal {
+    code: ErrorCode,
+    message: String,
+    /// The records at fault, if it is some and not the batch.
+    records: Vec<BatchIndexAndErrorMessage>,
+}
+
+impl Refusal {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), records: Vec::new() }
+    }
+}
+
+/// A batch that may be appended, and where its answer goes.
+struct Accepted {
+    at: (usize, usize),
+    append: Append,
+    records: u64,
+    /// The time stamped on it, if the broker stamps.
+    append_time_ms: i64,
+}
+
+pub(super) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Result<Maybe<ProduceResponse>, Close> {
+    let acks = request.acks;
+    let topics = context.topics();
+    let mut responses = Vec::with_capacity(request.topic_data.len());
+    let mut accepted = Vec::new();
+    for (topic_at, asked) in request.topic_data.into_iter().enumerate() {
+        let topic = if context.version >= 13 { topics.by_id(asked.topic_id) } else { topics.get(&asked.name) };
+        let mut partition_responses = Vec::with_capacity(asked.partition_data.len());
+        for (partition_at, data) in asked.partition_data.into_iter().enumerate() {
+            let mut answer =
+                PartitionProduceResponse { index: data.index, base_offset: -1, ..Default::default() };
+            match check(context, acks, topic.map(AsRef::as_ref), data) {
+                Ok(mut batch) => {
+                    batch.at = (topic_at, partition_at);
+                    answer.log_append_time_ms = batch.append_time_ms;
+                    accepted.push(batch);
+                }
+                Err(refusal) => refuse(context, &mut answer, refusal),
+            }
+            partition_responses.push(answer);
+        }
+        responses.push(TopicProduceResponse { name: asked.name, topic_id: asked.topic_id, partition_responses });
+    }
+
+    let urgency = if acks == 0 { Urgency::Unattended } else { Urgency::Waited };
+    commit(context, accepted, urgency, &mut responses).await;
+
+    if acks == 0 {
+        let failed = responses.iter().flat_map(|t| &t.partition_responses).any(|p| p.error_code.is_error());
+        return if failed { Err(Close::Unacknowledged) } else { Ok(Maybe(None)) };
+    }
+    Ok(Maybe(Some(ProduceResponse { responses, ..Default::default() })))
+}
+
+async fn commit(
+    context: &Context<'_>,
+    accepted: Vec<Accepted>,
+    urgency: Urgency,
+    responses: &mut [TopicProduceResponse],
+) {
+    let meters = &context.broker.metrics;
+    let commits = accepted.into_iter().map(|Accepted { at, append, records, .. }| async move {
+        let bytes = append.batch.len() as u64;
+        let write = Write { batches: vec![append], urgency, ..Write::default() };
+        (at, bytes, records, context.broker.log.commit(write).await)
+    });
+    // Each commit reaches the writer's queue before the first is awaited to its end, so they share a flush.
+    for ((topic_at, partition_at), bytes, records, result) in futures_util::future::join_all(commits).await {
+        let answer = &mut responses[topic_at].partition_responses[partition_at];
+        match result.as_ref().map(|appended| appended.first()) {
+            Ok(Some(appended)) => {
+                answer.base_offset = appended.base_offset;
+                answer.log_start_offset = appended.log_start;
+                meters.produced_batches.increment();
+                meters.produced_records.add(records);
+                meters.produced_bytes.add(bytes);
+            }
+            Ok(None) => {
+                refuse(context, answer, Refusal::new(ErrorCode::UNKNOWN_SERVER_ERROR, "the log did not answer"));
+            }
+            Err(error) => {
+                if matches!(error, LogError::Corrupt(_)) {
+                    meters.corrupt_batches.increment();
+                }
+                refuse(context, answer, Refusal::new(error_code(error), error.to_string()));
+            }
+        }
+    }
+}
+
+fn refuse(context: &Context<'_>, answer: &mut PartitionProduceResponse, refusal: Refusal) {
+    context.broker.metrics.error("Produce", refusal.code);
+    answer.error_code = refusal.code;
+    answer.error_message = Some(refusal.message);
+    answer.record_errors = refusal.records;
+    answer.base_offset = -1;
+    answer.log_append_time_ms = -1;
+}
+
+/// Everything that can be said of a batch before it is appended.
+fn check(
+    context: &Context<'_>,
+    acks: i16,
+    topic: Option<&Topic>,
+    data: PartitionProduceData,
+) -> Result<Accepted, Refusal> {
+    if !(-1..=1).contains(&acks) {
+        return Err(Refusal::new(ErrorCode::INVALID_REQUIRED_ACKS, format!("acks must be -1, 0 or 1, not {acks}")));
+    }
+    let unknown = match context.version {
+        13.. => ErrorCode::UNKNOWN_TOPIC_ID,
+        _ => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+    };
+    let topic = topic.ok_or_else(|| Refusal::new(unknown, "no such topic"))?;
+    let partition = partition_of(topic, data.index)
+        .ok_or_else(|| Refusal::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "no such partition"))?;
+    let bytes = data.records.unwrap_or_default();
+    let header = check_form(context, &bytes)?;
+
+    let settings = &context.broker.settings;
+    let most = settings.topic_number(topic, "max.message.bytes");
+    if bytes.len() as i64 > most {
+        let message = format!("the batch has {} bytes, more than the topic's max.message.bytes {most}", bytes.len());
+        return Err(Refusal::new(ErrorCode::MESSAGE_TOO_LARGE, message));
+    }
+    if settings.topic_has(topic, "cleanup.policy", "compact") {
+        check_keys(context, &bytes)?;
+    }
+    let mut batch = bytes;
+    let mut append_time_ms = -1;
+    if settings.topic_has(topic, "message.timestamp.type", "LogAppendTime") {
+        append_time_ms = (context.broker.clock)();
+        let mut stamped = BytesMut::from(&batch[..]);
+        batch::stamp_append_time(&mut stamped, append_time_ms);
+        batch = stamped.freeze();
+    } else {
+        check_times(context, topic, &header)?;
+    }
+    Ok(Accepted {
+        at: (0, 0),
+        append: Append { partition, batch },
+        records: u64::try_from(header.records_count).unwrap_or(0),
+        append_time_ms,
+    })
+}
+
+/// What holds for every topic: form, CRC, and what only a producer's batch must be.
+fn check_form(context: &Context<'_>, bytes: &Bytes) -> Result<batch::Header, Refusal> {
+    if bytes.is_empty() {
+        return Err(Refusal::new(ErrorCode::INVALID_RECORD, "no records"));
+    }
+    let header = batch::check(bytes).map_err(|error| {
+        let code = match error {
+            BatchError::Magic(_) => ErrorCode::INVALID_RECORD,
+            BatchError::Codec(_) => ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+            // A second batch behind the first.
+            BatchError::Length { said, got_bytes } if i64::from(said) + 12 < got_bytes as i64 => {
+                ErrorCode::INVALID_RECORD
+            }
+            _ => {
+                context.broker.metrics.corrupt_batches.increment();
+                ErrorCode::CORRUPT_MESSAGE
+            }
+        };
+        Refusal::new(code, error.to_string())
+    })?;
+    let invalid = |message| Err(Refusal::new(ErrorCode::INVALID_RECORD, message));
+    if header.codec() == Codec::Zstd && context.version < 7 {
+        return Err(Refusal::new(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, "zstd needs Produce version 7"));
+    }
+    if !header.is_dense() {
+        return invalid("the number of records does not match their offsets");
+    }
+    if header.base_offset != 0 {
+        return invalid("the base offset of a producer's batch is 0");
+    }
+    if header.is_control() {
+        return invalid("a producer cannot write control batches");
+    }
+    if header.is_idempotent() && header.producer.sequence < 0 {
+        return invalid("a batch with a producer id needs a sequence");
+    }
+    if header.is_transactional() {
+        return Err(Refusal::new(ErrorCode::INVALID_TXN_STATE, "transactions are not supported"));
+    }
+    if header.has_log_append_time() {
+        return Err(Refusal::new(ErrorCode::INVALID_TIMESTAMP, "a producer cannot set LogAppendTime"));
+    }
+    Ok(header)
+}
+
+/// A record without key could never be compacted.
+fn check_keys(context: &Context<'_>, bytes: &[u8]) -> Result<(), Refusal> {
+    let corrupt = |error: BatchError| {
+        context.broker.metrics.corrupt_batches.increment();
+        Refusal::new(ErrorCode::CORRUPT_MESSAGE, error.to_string())
+    };
+    let mut unpacker = Unpacker::new(UNPACKED_BYTES);
+    let mut faults = Vec::new();
+    for (at, record) in unpacker.records(bytes).map_err(corrupt)?.enumerate() {
+        if record.map_err(corrupt)?.key.is_none() {
+            faults.push(BatchIndexAndErrorMessage {
+                batch_index: i32::try_from(at).unwrap_or(i32::MAX),
+                batch_index_error_message: Some("a compacted topic needs a key in every record".into()),
+            });
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let message = "one or more records have no key, which a compacted topic needs".into();
+    Err(Refusal { code: ErrorCode::INVALID_RECORD, message, records: faults })
+}
+
+/// The limits on how far a producer's clock may be off; none by default.
+fn check_times(context: &Context<'_>, topic: &Topic, header: &batch::Header) -> Result<(), Refusal> {
+    let settings = &context.broker.settings;
+    let before_ms = settings.topic_number(topic, "message.timestamp.before.max.ms");
+    let after_ms = settings.topic_number(topic, "message.timestamp.after.max.ms");
+    if before_ms == i64::MAX && after_ms == i64::MAX {
+        return Ok(());
+    }
+    let now_ms = (context.broker.clock)();
+    if header.base_timestamp_ms >= now_ms.saturating_sub(before_ms)
+        && header.max_timestamp_ms <= now_ms.saturating_add(after_ms)
+    {
+        return Ok(());
+    }
+    let message = format!(
+        "timestamps {} to {} are further from the broker's {now_ms} than the topic allows",
+        header.base_timestamp_ms, header.max_timestamp_ms
+    );
+    Err(Refusal::new(ErrorCode::INVALID_TIMESTAMP, message))
+}

@@ -1,0 +1,283 @@
+//! One connection: frame in, answer out, in order.
+//!
+//! Never allocates by a length that a peer claims, and keeps no buffer while nothing is under way: an idle connection
+//! is a socket and a small task. A request is answered before the next is looked at, as Kafka's clients rely on; a
+//! parked Fetch therefore holds back what its client sends after it.
+
+use std::{
+    io::{self, IoSlice},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Broker,
+    api::{self, Connection},
+    limits::{DOWN_PAYMENT_BYTES, Share, time_for},
+};
+
+/// Read at once from a socket on which something comes. On the stack, so idle connections share it.
+const READ_BYTES: usize = 8 << 10;
+
+/// Pieces handed to one vectored write.
+const SLICES: usize = 32;
+
+/// Key, version and correlation id: no request is shorter.
+const SHORTEST_BYTES: usize = 8;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Close {
+    /// The client closed it, or the network did.
+    #[error("closed by the client")]
+    Gone,
+    /// It was silent for longer than `connections.max.idle.ms`.
+    #[error("idle")]
+    Idle,
+    /// It stopped in the middle of a frame, or does not take its answers.
+    #[error("too slow")]
+    Slow,
+    /// A frame's length is negative, too short for a header, or beyond the limit.
+    #[error("frame of {0} bytes")]
+    FrameSize(i64),
+    /// No such API, or not in this version.
+    #[error("API {key} version {version} is not supported")]
+    Unsupported {
+        /// The API's key.
+        key: i16,
+        /// The version asked.
+        version: i16,
+    },
+    /// The body does not parse.
+    #[error("{0}")]
+    Malformed(#[from] crate::wire::Error),
+    /// A Produce request without acknowledgement failed; closing is the one way to say so.
+    #[error("an unacknowledged Produce failed")]
+    Unacknowledged,
+    /// The daemon stops.
+    #[error("the broker stops")]
+    Stopping,
+}
+
+impl Close {
+    /// The metric's label; `None` for an end that is nobody's fault.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Gone | Self::Idle | Self::Stopping => None,
+            Self::Slow => Some("slow"),
+            Self::FrameSize(_) => Some("frame_size"),
+            Self::Unsupported { .. } => Some("unsupported"),
+            Self::Malformed(_) => Some("malformed"),
+            Self::Unacknowledged => Some("unacknowledged"),
+        }
+    }
+}
+
+/// An answer on its way out.
+pub(super) struct Answer {
+    /// The frame in parts.
+    pub(super) segments: Vec<Bytes>,
+    /// What it holds of the budget until it is written.
+    pub(super) share: Share,
+}
+
+/// Serves one client until it goes, misbehaves, or `stop` is cancelled.
+pub(super) async fn serve(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    let Ok(local) = stream.local_addr() else { return };
+    let connection = Connection { broker: Arc::clone(&broker), peer, local, stop: stop.clone() };
+    let mut incoming = Incoming { broker: &broker, stream: &stream, pending: BytesMut::new() };
+    let end = loop {
+        let frame = tokio::select! {
+            biased;
+            () = stop.cancelled() => break Close::Stopping,
+            frame = incoming.frame() => frame,
+        };
+        let (frame, share) = match frame {
+            Ok(frame) => frame,
+            Err(end) => break end,
+        };
+        // Boxed: the largest handler's state must not be part of every idle connection.
+        let key = i16::from_be_bytes([frame[0], frame[1]]);
+        let answer = match Box::pin(watched(&stream, key, api::dispatch(&connection, frame, share))).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => continue,
+            Err(end) => break end,
+        };
+        if let Err(end) = send(&broker, &stream, answer).await {
+            break end;
+        }
+    };
+    match end.reason() {
+        Some(reason) => {
+            broker.metrics.refused(reason);
+            tracing::info!(%peer, reason = %end, "connection closed");
+        }
+        None => tracing::debug!(%peer, reason = %end, "connection closed"),
+    }
+}
+
+/// Runs a request, and gives up waiting ones whose client hangs up: a parked Fetch or JoinGroup of a dead client.
+async fn watched(
+    stream: &TcpStream,
+    key: i16,
+    handling: impl Future<Output = Result<Option<Answer>, Close>>,
+) -> Result<Option<Answer>, Close> {
+    if !api::waits(key) {
+        return handling.await;
+    }
+    let mut handling = std::pin::pin!(handling);
+    tokio::select! {
+        biased;
+        answer = &mut handling => answer,
+        ready = stream.ready(Interest::READABLE) => match ready {
+            Ok(ready) if !ready.is_read_closed() => handling.await, // the next request is there already
+            _ => Err(Close::Gone),
+        },
+    }
+}
+
+/// The reading half, with what came beyond the last frame.
+struct Incoming<'a> {
+    broker: &'a Broker,
+    stream: &'a TcpStream,
+    pending: BytesMut,
+}
+
+impl Incoming<'_> {
+    /// The next frame without its length, and its share of the budget.
+    async fn frame(&mut self) -> Result<(Bytes, Share), Close> {
+        let stall = self.broker.limits.stall_timeout;
+        if self.pending.is_empty() {
+            self.more(self.broker.idle_timeout()).await?;
+        }
+        // Length and API key: enough to know which limit holds.
+        while self.pending.len() < 6 {
+            self.more(stall).await?;
+        }
+        let claimed =
+            i64::from(i32::from_be_bytes([self.pending[0], self.pending[1], self.pending[2], self.pending[3]]));
+        let key = i16::from_be_bytes([self.pending[4], self.pending[5]]);
+        let most = self.broker.limits.frame_bytes(key);
+        let size = usize::try_from(claimed).ok().filter(|size| (SHORTEST_BYTES..=most).contains(size));
+        let Some(size) = size else { return Err(Close::FrameSize(claimed)) };
+
+        self.pending.advance(4);
+        let deadline = Instant::now() + time_for(size, stall);
+        let share = async {
+            let mut share = self.broker.budget.take(size.min(DOWN_PAYMENT_BYTES)).await;
+            if size > DOWN_PAYMENT_BYTES {
+                self.grow_to(DOWN_PAYMENT_BYTES, size, deadline).await?;
+                share.merge(self.broker.budget.take(size - DOWN_PAYMENT_BYTES).await);
+            }
+            Ok::<_, Close>(share)
+        }
+        .await?;
+        // Waiting for the budget was not the peer's fault.
+        let deadline = Instant::now() + time_for(size, stall);
+        self.grow_to(size, size, deadline).await?;
+        let frame = self.pending.split_to(size).freeze();
+        if self.pending.is_empty() {
+            self.pending = BytesMut::new();
+        }
+        self.broker.metrics.received_bytes.add(size as u64 + 4);
+        Ok((frame, share))
+    }
+
+    /// Reads what there is, once something comes.
+    async fn more(&mut self, patience: Duration) -> Result<(), Close> {
+        let slow = if self.pending.is_empty() { Close::Idle } else { Close::Slow };
+        loop {
+            match timeout(patience, self.stream.readable()).await {
+                Ok(ready) => ready.map_err(|_| Close::Gone)?,
+                Err(_) => return Err(slow),
+            }
+            if let Some(count) = self.try_read()? {
+                return if count == 0 { Err(Close::Gone) } else { Ok(()) };
+            }
+        }
+    }
+
+    fn try_read(&mut self) -> Result<Option<usize>, Close> {
+        let mut bytes = [0; READ_BYTES];
+        match self.stream.try_read(&mut bytes) {
+            Ok(count) => {
+                self.pending.extend_from_slice(&bytes[..count]);
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(_) => Err(Close::Gone),
+        }
+    }
+
+    /// Reads until `want` bytes of a frame of `size` are there. The buffer at most doubles what has come.
+    async fn grow_to(&mut self, want: usize, size: usize, deadline: Instant) -> Result<(), Close> {
+        while self.pending.len() < want {
+            let have = self.pending.len();
+            if self.pending.capacity() == have {
+                self.pending.reserve((size - have).min(have.max(READ_BYTES)));
+            }
+            match timeout_at(deadline, self.stream.readable()).await {
+                Ok(ready) => ready.map_err(|_| Close::Gone)?,
+                Err(_) => return Err(Close::Slow),
+            }
+            let room = (self.pending.capacity() - have).min(size - have);
+            match self.stream.try_read_buf(&mut (&mut self.pending).limit(room)) {
+                Ok(0) => return Err(Close::Gone),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(Close::Gone),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes an answer; a client that does not take it in time is cut off.
+async fn send(broker: &Broker, stream: &TcpStream, answer: Answer) -> Result<(), Close> {
+    let mut segments = answer.segments;
+    let bytes: usize = segments.iter().map(Bytes::len).sum();
+    let deadline = Instant::now() + time_for(bytes, broker.limits.stall_timeout);
+    let mut first = 0;
+    while first < segments.len() {
+        let written = {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = slices.len().min(segments.len() - first);
+            for (slice, segment) in slices.iter_mut().zip(&segments[first..]) {
+                *slice = IoSlice::new(segment);
+            }
+            stream.try_write_vectored(&slices[..count])
+        };
+        match written {
+            Ok(0) => return Err(Close::Gone),
+            Ok(mut written) => {
+                while first < segments.len() && written >= segments[first].len() {
+                    written -= segments[first].len();
+                    segments[first] = Bytes::new();
+                    first += 1;
+                }
+                if written > 0 {
+                    segments[first].advance(written);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match timeout_at(deadline, stream.writable()).await {
+                    Ok(ready) => ready.map_err(|_| Close::Gone)?,
+                    Err(_) => return Err(Close::Slow),
+                }
+            }
+            Err(_) => return Err(Close::Gone),
+        }
+    }
+    broker.metrics.sent_bytes.add(bytes as u64);
+    drop(answer.share);
+    Ok(())
+}
