@@ -1,1 +1,6 @@
-//! mirror
+//! The mirror: records to a central Kafka, exactly once.
+#![allow(dead_code, reason = "the driver of the state machine follows")]
+
+mod delivery;
+
+pub use delivery::{OnNoEvidence, OnTargetReset};

@@ -1,0 +1,993 @@
+//! Exactly-once delivery of one source partition to one target partition: a pure state machine.
+//!
+//! [`Delivery::poll`] says what to do next, the driver does it and reports the answer; time and randomness enter as
+//! arguments, so the whole protocol runs in a test against a simulated broker. Never does I/O, never reads a clock,
+//! never holds a record.
+//!
+//! Invariants:
+//! * An identity (producer id, epoch, base) is durable before the first batch carries it, and the sequence of a record
+//!   is `offset - base` modulo 2^31: whatever is sent twice carries the same numbers twice and the broker drops it.
+//! * After any doubt (start, new connection, error, time-out) nothing is sent until the leader itself has said how far
+//!   it got; an answer is taken only between two proofs that the one who answered leads the partition.
+//! * When the leader has forgotten the producer (Kafka expires producer state by the *records'* timestamps, so an old
+//!   backlog is forgotten within minutes), late requests are waited out, the log itself is read back, and a new epoch
+//!   starts at sequence 0.
+//! * `acked` moves only by an `acks=all` answer or by a high watermark that covers the leader's log end.
+
+mod identity;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+pub(super) use identity::{Identity, Record, Target};
+
+use crate::record::Offset;
+
+/// Sequences are counted modulo 2^31: after 2147483647 comes 0.
+const SEQUENCES: i64 = 1 << 31;
+/// Above this a new producer id is taken instead of a new epoch.
+const LAST_EPOCH: i16 = 32_700;
+/// Most bytes of the target's log that are read back to find our last batch.
+const READ_BACK_BYTES: u64 = 16 << 20;
+/// Shortest and longest pause between two rounds of questions that led nowhere.
+const ROUND_MS: (u64, u64) = (50, 30_000);
+
+/// The time as the machine needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// Monotonic milliseconds.
+    pub(super) mono_ms: u64,
+    /// Wall clock in milliseconds since 1970; `None` while it is not plausible, which counts every batch as stale.
+    pub(super) wall_ms: Option<i64>,
+}
+
+/// What to do when the evidence of our last batch at the target is gone and another producer shares the partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNoEvidence {
+    /// Send again from the last acknowledged record; counted as possible duplicates.
+    #[default]
+    Resend,
+    /// Stop the partition.
+    Halt,
+}
+
+/// What to do when the target topic was deleted, created again or emptied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTargetReset {
+    /// Go on with what was not acknowledged.
+    #[default]
+    Continue,
+    /// Send everything the log still holds.
+    Remirror,
+    /// Stop the partition.
+    Halt,
+}
+
+/// What stays the same for one partition.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// Most batches in flight; Kafka remembers five.
+    pub(super) window: usize,
+    /// How long after the leader's first answer late requests of earlier connections may still be stored.
+    pub(super) quarantine_ms: u64,
+    /// Age of a batch's newest record from which on the broker may forget us at any time.
+    pub(super) stale_after_ms: i64,
+    /// Nobody else writes into the target partition.
+    pub(super) exclusive: bool,
+    /// The target compacts: our last batch header may vanish.
+    pub(super) compacted: bool,
+    /// See [`OnNoEvidence`].
+    pub(super) on_no_evidence: OnNoEvidence,
+    /// See [`OnTargetReset`].
+    pub(super) on_target_reset: OnTargetReset,
+    /// One rule of the protocol each, switched off by the tests to see that they notice.
+    #[cfg(test)]
+    pub(super) rules: tests::Rules,
+}
+
+macro_rules! rule {
+    ($self:ident . $name:ident) => {{
+        #[cfg(test)]
+        let on = $self.settings.rules.$name;
+        #[cfg(not(test))]
+        let on = true;
+        on
+    }};
+}
+
+/// What the driver does next. Every variant but `Idle`, `Wait`, `Send` and `Halted` is asked once and must be answered,
+/// by its method or by [`Delivery::failed`], unless the connection is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing until something happens.
+    Idle,
+    /// Nothing before this monotonic time.
+    Wait {
+        /// Monotonic milliseconds.
+        until_ms: u64,
+    },
+    /// InitProducerId; answer [`Delivery::producer_id`].
+    ProducerId,
+    /// Make [`Delivery::record`] durable; answer [`Delivery::persisted`].
+    Persist,
+    /// OffsetForLeaderEpoch of the current epoch; answer [`Delivery::leader_end`].
+    LeaderEnd,
+    /// ListOffsets latest; answer [`Delivery::high_watermark`].
+    HighWatermark,
+    /// DescribeProducers; answer [`Delivery::last_sequence`].
+    LastSequence,
+    /// Fetch batch headers from this target offset; answer [`Delivery::read_back`].
+    ReadBack {
+        /// The target offset.
+        from: i64,
+    },
+    /// Cut a batch that begins at this source offset and [`Delivery::offer`] it.
+    Send {
+        /// The source offset.
+        from: Offset,
+    },
+    /// Stopped for good; see [`Delivery::halted`].
+    Halted,
+}
+
+/// What a batch carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// The producer id.
+    pub(super) producer_id: i64,
+    /// The epoch.
+    pub(super) epoch: i16,
+    /// The sequence of the first record.
+    pub(super) sequence: i32,
+}
+
+/// Why a batch may not go out yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Something in flight must be acknowledged first.
+    Acks,
+    /// Not before this monotonic time.
+    Until(u64),
+    /// It is not the next one: cut it anew.
+    Moved,
+}
+
+/// What the leader knows of our producer id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Its epoch.
+    pub(super) epoch: i32,
+    /// The last sequence it stored.
+    pub(super) last_sequence: i32,
+}
+
+/// The header of one batch in the target's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Whose it is.
+    pub(super) producer_id: i64,
+    /// In which epoch.
+    pub(super) epoch: i16,
+    /// The sequence of its last record.
+    pub(super) last_sequence: i32,
+}
+
+/// What reading back brought.
+#[derive(Clone, Debug)]
+pub(super) enum ReadBack {
+    /// Batch headers, the offset after the last of them and the bytes that were read.
+    Heads(Vec<Head>, i64, u64),
+    /// The offset is no longer there (retention, DeleteRecords).
+    Gone,
+    /// No right to read.
+    Denied,
+}
+
+/// Something people should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// Source records were deleted before they were mirrored.
+    Gap {
+        /// First missing offset.
+        from: Offset,
+        /// One after the last.
+        to: Offset,
+    },
+    /// The target lost records it had acknowledged; they are sent again as far as the source has them.
+    TargetDataLoss {
+        /// First lost source offset.
+        from: Offset,
+        /// One after the last.
+        to: Offset,
+    },
+    /// The target topic is another one than before, or was emptied.
+    TargetReset,
+    /// Sent again without knowing whether it had arrived.
+    PossibleDuplicates {
+        /// First source offset that may be there twice.
+        from: Offset,
+    },
+    /// A doubt was resolved: by the leader's producer state, or by reading its log.
+    Reconciled {
+        /// True if the log had to be read.
+        by_log: bool,
+    },
+}
+
+/// Why a partition stopped for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Halt {
+    /// Another machine writes with our producer id.
+    #[error("identity conflict: another machine writes with this producer id (a cloned card or a restored backup?)")]
+    IdentityConflict,
+    /// The evidence is gone and the policy is to stop.
+    #[error("cannot tell how far the target got: the batches in question were deleted there (on_no_evidence = halt)")]
+    NoEvidence,
+    /// The target topic was recreated and the policy is to stop.
+    #[error("the target topic was deleted, recreated or emptied (on_target_reset = halt)")]
+    TargetReset,
+}
+
+/// A batch that was sent and not answered.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    first: Offset,
+    /// One after the last.
+    end: Offset,
+    max_ts_ms: i64,
+}
+
+/// Where the questions stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Answers of the same connection are still outstanding.
+    Drain,
+    /// Is it the leader?
+    Before,
+    /// Late requests are waited out.
+    Quarantine,
+    /// The leader's log end, for the wait below.
+    SettleEnd,
+    /// Until the high watermark covers it.
+    SettleMark,
+    /// The leader's producer state.
+    Ask,
+    /// Is it still the leader?
+    After,
+    /// Headers of the target's log.
+    Read,
+    /// Is it still the leader?
+    AfterRead,
+    /// The tail known from the leader's state alone: its log end, then its high watermark.
+    TailEnd,
+    TailMark,
+}
+
+/// A doubt about what the target holds.
+#[derive(Clone, Debug)]
+struct Doubt {
+    stage: Stage,
+    /// Something may be in flight on an earlier connection.
+    had_flight: bool,
+    /// The oldest of the newest timestamps in question.
+    oldest_ts_ms: Option<i64>,
+    settled: bool,
+    leader_end: i64,
+    known: Option<Known>,
+    /// The topic is another one: its producer state says nothing about us.
+    reset: bool,
+    found: Option<Offset>,
+    read_to: i64,
+    read_bytes: u64,
+    no_evidence: bool,
+    /// The log end says nothing about us: records of others, or of another life, lie before it.
+    end_is_foreign: bool,
+}
+
+/// The machine. See the module's description.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    settings: Settings,
+    random: u64,
+    identity: Option<Identity>,
+    target: Target,
+    /// First source offset that is not known to be safe.
+    acked: Offset,
+    /// A source offset and the target offset of the record before it, both from one acknowledgement.
+    anchor: (Offset, i64),
+    acked_max_ts_ms: Option<i64>,
+    /// Next source offset to send.
+    next: Offset,
+    /// Highest source offset this process has sent; `None` after a start: up to the source's end.
+    sent_to: Option<Offset>,
+    flights: VecDeque<Flight>,
+    /// An acknowledgement of this identity was seen by this process.
+    proven: bool,
+    /// When the leader first answered on the current connection.
+    first_answer_ms: Option<u64>,
+    /// Until then a late request of an earlier connection may be stored.
+    doubtful_until_ms: u64,
+    /// Something of an earlier connection may still be stored late, and no new connection has begun the wait for it.
+    late_possible: bool,
+    source: (Offset, Offset),
+    doubt: Option<Doubt>,
+    persist: bool,
+    asked: bool,
+    rounds: u32,
+    /// Nothing is asked before this monotonic time.
+    not_before_ms: u64,
+    /// A batch has gone out under this identity, by this process or an earlier one.
+    used: bool,
+    halted: Option<Halt>,
+    notices: Vec<Notice>,
+}
+
+impl Delivery {
+    /// A partition that was never mirrored: from `start`, with a random `seed`.
+    pub(super) fn fresh(settings: Settings, target: Target, start: Offset, seed: u64) -> Self {
+        Self {
+            settings,
+            random: seed,
+            identity: None,
+            target,
+            acked: start,
+            anchor: (start, -1),
+            acked_max_ts_ms: None,
+            next: start,
+            sent_to: Some(start),
+            flights: VecDeque::new(),
+            proven: false,
+            first_answer_ms: None,
+            doubtful_until_ms: 0,
+            late_possible: false,
+            source: (start, start),
+            doubt: None,
+            persist: false,
+            asked: false,
+            rounds: 0,
+            not_before_ms: 0,
+            used: false,
+            halted: None,
+            notices: Vec::new(),
+        }
+    }
+
+    /// A partition as its durable record says. `head_ts_ms` is the oldest of the newest timestamps of the source
+    /// batches after the record's `acked`: those may have been in flight when the process ended.
+    pub(super) fn resume(settings: Settings, record: Record, head_ts_ms: Option<i64>, seed: u64) -> Self {
+        let mut this = Self::fresh(settings, record.target, record.acked, seed);
+        this.identity = record.identity;
+        this.anchor = record.anchor;
+        this.acked_max_ts_ms = record.acked_max_ts_ms;
+        this.sent_to = None;
+        if this.identity.is_some() {
+            this.used = true;
+            this.late_possible = true;
+            this.begin_doubt(true, head_ts_ms);
+        }
+        this
+    }
+
+    /// What must be durable: before first use after [`Step::Persist`], lazily otherwise.
+    pub(super) fn record(&self) -> Record {
+        Record {
+            identity: self.identity,
+            target: self.target.clone(),
+            acked: self.acked,
+            anchor: self.anchor,
+            acked_max_ts_ms: self.acked_max_ts_ms,
+        }
+    }
+
+    /// First source offset that is not known to be safe at the target.
+    pub(super) fn acked(&self) -> Offset {
+        self.acked
+    }
+
+    /// Next source offset to send.
+    pub(super) fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// Batches sent and not answered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// The newest timestamp of the last acknowledged batch.
+    pub(super) fn acked_max_ts_ms(&self) -> Option<i64> {
+        self.acked_max_ts_ms
+    }
+
+    /// Why it stopped for good.
+    pub(super) fn halted(&self) -> Option<Halt> {
+        self.halted
+    }
+
+    /// True while the leader's answers are awaited before anything is sent.
+    pub(super) fn is_reconciling(&self) -> bool {
+        self.doubt.is_some()
+    }
+
+    /// Until when late requests are waited out, if they are.
+    pub(super) fn quarantined_until_ms(&self) -> Option<u64> {
+        let quarantined = self.doubt.as_ref().is_some_and(|d| d.stage == Stage::Quarantine);
+        quarantined.then(|| self.quarantine_end())
+    }
+
+    /// What happened since the last call.
+    pub(super) fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// The source's bounds: first kept offset and one after the last durable one.
+    pub(super) fn source(&mut self, start: Offset, end: Offset) {
+        self.source = (start, end);
+    }
+
+    /// A new connection to the leader whose first answer came at `first_answer_ms`, or another leader epoch.
+    pub(super) fn connected(&mut self, target: Target, first_answer_ms: u64) {
+        if self.late_possible {
+            self.late_possible = false;
+            self.doubtful_until_ms = first_answer_ms + self.settings.quarantine_ms;
+        }
+        self.first_answer_ms = Some(first_answer_ms);
+        if self.target.is_other_cluster(&target) && self.identity.is_some() {
+            // Another cluster gives our producer id to somebody else; nothing there is ours.
+            self.identity = None;
+            self.used = false;
+            self.late_possible = false;
+            self.doubt = None;
+        }
+        let is_reset = self.target.is_other(&target);
+        self.target = target;
+        if is_reset && (self.identity.is_some() || self.anchor.1 >= 0) {
+            self.begin_doubt(first_answer_ms < self.doubtful_until_ms && self.identity.is_some(), None);
+            self.doubt.as_mut().expect("begun in the line above").reset = true;
+        }
+    }
+
+    /// The connection to the leader is gone, or the partition has moved.
+    pub(super) fn disconnected(&mut self, now: Now) {
+        self.first_answer_ms = None;
+        let idle = self.flights.is_empty() && self.next == self.acked;
+        let oldest = self.flights.iter().map(|f| f.max_ts_ms).min();
+        let had_flight = !self.flights.is_empty();
+        self.late_possible |= had_flight || now.mono_ms < self.doubtful_until_ms;
+        self.flights.clear();
+        if !self.persist {
+            self.asked = false;
+        }
+        if self.identity.is_none() || !self.used || (idle && !rule!(self.reconcile_every_connection)) {
+            return;
+        }
+        self.next = self.acked;
+        self.begin_doubt(had_flight, oldest);
+    }
+
+    /// The driver could not get an answer to what it was asked (not the leader, a time-out, a retriable error).
+    pub(super) fn failed(&mut self, now: Now) {
+        self.asked = false;
+        self.not_before_ms = now.mono_ms + self.pause();
+        if let Some(doubt) = &mut self.doubt
+            && doubt.stage != Stage::Drain
+        {
+            // Another leader, perhaps: nothing that was learned holds for it.
+            doubt.stage = Stage::Before;
+            doubt.settled = false;
+            doubt.known = None;
+        }
+    }
+
+    /// What to do next.
+    pub(super) fn poll(&mut self, now: Now) -> Step {
+        if self.halted.is_some() {
+            return Step::Halted;
+        }
+        if self.asked {
+            return Step::Idle;
+        }
+        if self.persist {
+            return self.ask(Step::Persist);
+        }
+        if self.first_answer_ms.is_none() {
+            return Step::Idle;
+        }
+        if now.mono_ms < self.not_before_ms {
+            return Step::Wait { until_ms: self.not_before_ms };
+        }
+        if self.doubt.is_some() {
+            return self.poll_doubt(now);
+        }
+        if self.identity.is_none() {
+            let wanted = self.source.1 > self.next;
+            return if wanted { self.ask(Step::ProducerId) } else { Step::Idle };
+        }
+        let is_gap = self.source.0 > self.next;
+        if is_gap && self.flights.is_empty() && self.acked == self.next {
+            self.skip_gap();
+            return self.poll(now);
+        }
+        if self.flights.is_empty() && self.acked < self.next {
+            // The end of what we sent is known from the leader's state alone: it counts once it is replicated. Nothing is
+            // sent behind it before: a new leader that lacks it may know nothing of us, and takes what comes late.
+            self.begin_doubt(false, None);
+            self.doubt.as_mut().expect("begun in the line above").stage = Stage::TailEnd;
+            return self.poll_doubt(now);
+        }
+        if !is_gap && self.next < self.source.1 && self.flights.len() < self.window(now) {
+            return Step::Send { from: self.next };
+        }
+        Step::Idle
+    }
+
+    /// May the batch `[first, end)` with this newest timestamp go out? Then it is in flight.
+    pub(super) fn offer(&mut self, first: Offset, end: Offset, max_ts_ms: i64, now: Now) -> Result<Stamp, Hold> {
+        let Some(identity) = self.identity else { return Err(Hold::Moved) };
+        if self.doubt.is_some() || self.persist || self.halted.is_some() || first != self.next || end <= first {
+            return Err(Hold::Moved);
+        }
+        if self.flights.len() >= self.window(now) {
+            return Err(Hold::Acks);
+        }
+        if self.is_stale(Some(max_ts_ms), now) {
+            if rule!(self.stale_window_1) && !self.flights.is_empty() {
+                return Err(Hold::Acks);
+            }
+            if rule!(self.stale_quarantine) && now.mono_ms < self.doubtful_until_ms {
+                return Err(Hold::Until(self.doubtful_until_ms));
+            }
+        }
+        self.flights.push_back(Flight { first, end, max_ts_ms });
+        self.used = true;
+        self.next = end;
+        self.sent_to = self.sent_to.map(|s| s.max(end));
+        Ok(Stamp { producer_id: identity.producer_id, epoch: identity.epoch, sequence: sequence(identity.base, first) })
+    }
+
+    /// The oldest batch in flight was stored at this target offset.
+    pub(super) fn stored(&mut self, base_offset: i64) {
+        let Some(flight) = self.flights.pop_front() else { return };
+        if self.doubt.is_some() {
+            // Behind a refused one: the leader will say what it holds.
+            self.drained();
+            return;
+        }
+        if base_offset >= 0 && base_offset <= self.anchor.1 && self.acked == flight.first {
+            // Without topic ids in Produce this is how a recreated topic shows.
+            self.notices.push(Notice::TargetReset);
+            if self.settings.on_target_reset == OnTargetReset::Halt {
+                self.halted = Some(Halt::TargetReset);
+                return;
+            }
+        }
+        self.proven = true;
+        self.rounds = 0;
+        self.acked = self.acked.max(flight.end);
+        if base_offset >= 0 {
+            self.anchor = (flight.end, base_offset + (flight.end - flight.first) - 1);
+        }
+        self.acked_max_ts_ms = Some(flight.max_ts_ms);
+    }
+
+    /// The oldest batch in flight was refused; asks the leader anew, not before `pause_ms` have passed.
+    pub(super) fn refused(&mut self, pause_ms: u64, now: Now) {
+        let Some(flight) = self.flights.pop_front() else { return };
+        if self.doubt.is_some() {
+            self.drained();
+            return;
+        }
+        let oldest = self.flights.iter().map(|f| f.max_ts_ms).fold(flight.max_ts_ms, i64::min);
+        let pause = self.pause().max(pause_ms);
+        self.next = self.acked;
+        // Everything on this connection is answered before the questions begin: nothing of it can come late.
+        self.begin_doubt(now.mono_ms < self.doubtful_until_ms, Some(oldest));
+        self.not_before_ms = now.mono_ms + pause;
+        if !self.flights.is_empty() {
+            self.doubt.as_mut().expect("begun above").stage = Stage::Drain;
+        }
+    }
+
+    /// The target gave this producer id.
+    pub(super) fn producer_id(&mut self, producer_id: i64) {
+        self.asked = false;
+        // A random first epoch: two machines that share an id by accident collide with an error, not in silence.
+        let epoch = i16::try_from(self.random() & 0x3fff).expect("fourteen bits");
+        self.identity = Some(Identity { producer_id, epoch, base: self.next });
+        self.used = false;
+        self.proven = false;
+        self.persist = true;
+    }
+
+    /// The record is durable.
+    pub(super) fn persisted(&mut self) {
+        self.asked = false;
+        self.persist = false;
+    }
+
+    /// The leader's log end: proof that it leads in the epoch that was asked for.
+    pub(super) fn leader_end(&mut self, end: i64, now: Now) {
+        self.asked = false;
+        let Some(mut doubt) = self.doubt.take() else { return };
+        let is_stale = self.is_stale(doubt.oldest_ts_ms, now);
+        match doubt.stage {
+            Stage::Before => {
+                doubt.leader_end = end;
+                let wait = rule!(self.stale_quarantine) && is_stale && doubt.had_flight && !doubt.settled;
+                doubt.stage = if wait || (doubt.reset && !doubt.settled) { Stage::Quarantine } else { Stage::Ask };
+                if doubt.reset && doubt.settled {
+                    doubt.stage = Stage::Read;
+                }
+            }
+            Stage::SettleEnd => {
+                doubt.leader_end = end;
+                doubt.stage = Stage::SettleMark;
+                if !rule!(self.settle) {
+                    self.settled(doubt);
+                    return;
+                }
+            }
+            Stage::After => {
+                let moved = self.settings.exclusive && doubt.leader_end != end;
+                if moved && doubt.known.is_some_and(|k| self.position(k.last_sequence) < self.acked) {
+                    // A loss is judged by a log end that stood still around the question.
+                    doubt.stage = Stage::Before;
+                } else {
+                    self.conclude(doubt);
+                    return;
+                }
+            }
+            Stage::AfterRead => {
+                self.conclude_by_log(doubt);
+                return;
+            }
+            Stage::TailEnd => {
+                doubt.leader_end = end;
+                doubt.stage = Stage::TailMark;
+            }
+            _ => {}
+        }
+        self.doubt = Some(doubt);
+    }
+
+    /// The leader's high watermark.
+    pub(super) fn high_watermark(&mut self, mark: i64, now: Now) {
+        self.asked = false;
+        let pause = self.pause();
+        let Some(mut doubt) = self.doubt.take() else { return };
+        match doubt.stage {
+            Stage::SettleMark if mark >= doubt.leader_end => {
+                self.settled(doubt);
+                return;
+            }
+            Stage::SettleMark => {
+                doubt.stage = Stage::SettleEnd;
+                self.not_before_ms = now.mono_ms + pause;
+            }
+            Stage::TailMark if mark >= doubt.leader_end => {
+                self.acked = self.next;
+                self.rounds = 0;
+                return;
+            }
+            Stage::TailMark => {
+                // Ask again from the beginning: the tail may be gone with its leader.
+                self.next = self.acked;
+                doubt.stage = Stage::Before;
+                self.not_before_ms = now.mono_ms + pause;
+            }
+            _ => {}
+        }
+        self.doubt = Some(doubt);
+    }
+
+    /// What the leader knows of our producer id.
+    pub(super) fn last_sequence(&mut self, known: Option<Known>) {
+        self.asked = false;
+        let Some(mut doubt) = self.doubt.take() else { return };
+        if doubt.stage == Stage::Ask {
+            doubt.known = known;
+            doubt.stage = Stage::After;
+            if !rule!(self.leader_check) {
+                self.conclude(doubt);
+                return;
+            }
+        }
+        self.doubt = Some(doubt);
+    }
+
+    /// What reading back brought.
+    pub(super) fn read_back(&mut self, read: ReadBack) {
+        self.asked = false;
+        let Some(mut doubt) = self.doubt.take() else { return };
+        if doubt.stage == Stage::Read {
+            match read {
+                ReadBack::Heads(heads, next, bytes) => {
+                    for head in heads {
+                        if self.identity.is_some_and(|i| (i.producer_id, i.epoch) == (head.producer_id, head.epoch)) {
+                            let position = self.position(head.last_sequence);
+                            doubt.found = Some(doubt.found.map_or(position, |f| f.max(position)));
+                        }
+                    }
+                    doubt.read_bytes += bytes;
+                    let stuck = next <= doubt.read_to && next < doubt.leader_end;
+                    doubt.read_to = next;
+                    if next >= doubt.leader_end {
+                        doubt.stage = Stage::AfterRead;
+                    } else if stuck || doubt.read_bytes > READ_BACK_BYTES {
+                        doubt.no_evidence = true;
+                        doubt.stage = Stage::AfterRead;
+                    }
+                }
+                ReadBack::Gone | ReadBack::Denied => {
+                    doubt.no_evidence = rule!(self.evidence_check);
+                    doubt.stage = Stage::AfterRead;
+                }
+            }
+        }
+        self.doubt = Some(doubt);
+    }
+
+    fn poll_doubt(&mut self, now: Now) -> Step {
+        let Some(doubt) = &mut self.doubt else { return Step::Idle };
+        if doubt.stage == Stage::Drain {
+            return Step::Idle;
+        }
+        if !rule!(self.ask) {
+            // What clients without a durable identity do.
+            self.doubt = None;
+            self.identity = None;
+            return self.poll(now);
+        }
+        let step = match doubt.stage {
+            Stage::Quarantine => {
+                let waits = doubt.had_flight || !doubt.reset;
+                let end = self.quarantine_end();
+                if waits && now.mono_ms < end {
+                    return Step::Wait { until_ms: end };
+                }
+                self.doubt.as_mut().expect("looked at above").stage = Stage::SettleEnd;
+                Step::LeaderEnd
+            }
+            Stage::Before if !rule!(self.leader_check) && !doubt.reset => {
+                doubt.stage = Stage::Ask;
+                let wait = doubt.had_flight && !doubt.settled;
+                let oldest = doubt.oldest_ts_ms;
+                if wait && self.is_stale(oldest, now) {
+                    self.doubt.as_mut().expect("looked at above").stage = Stage::Quarantine;
+                    return self.poll_doubt(now);
+                }
+                Step::LastSequence
+            }
+            Stage::Before | Stage::SettleEnd | Stage::After | Stage::AfterRead | Stage::TailEnd => Step::LeaderEnd,
+            Stage::SettleMark | Stage::TailMark => Step::HighWatermark,
+            Stage::Ask => Step::LastSequence,
+            Stage::Read => Step::ReadBack { from: doubt.read_to },
+            Stage::Drain => return Step::Idle,
+        };
+        self.ask(step)
+    }
+
+    /// Step 0 is over: late requests are dead and what the leader holds is replicated.
+    fn settled(&mut self, mut doubt: Doubt) {
+        doubt.settled = true;
+        if doubt.known.is_none() && !doubt.reset {
+            // Whether the leader still knows us was not asked yet, or was denied: ask (again); cheap.
+            doubt.stage = Stage::Ask;
+        } else {
+            doubt.stage = Stage::Read;
+        }
+        self.doubt = Some(doubt);
+        if self.doubt.as_ref().is_some_and(|d| d.stage == Stage::Read) {
+            self.start_reading();
+        }
+    }
+
+    fn start_reading(&mut self) {
+        let Some(mut doubt) = self.doubt.take() else { return };
+        if doubt.reset || doubt.leader_end <= self.anchor.1 {
+            self.notices.push(Notice::TargetReset);
+            match self.settings.on_target_reset {
+                OnTargetReset::Halt => {
+                    self.halted = Some(Halt::TargetReset);
+                    self.doubt = Some(doubt);
+                    return;
+                }
+                OnTargetReset::Continue => {}
+                OnTargetReset::Remirror => {
+                    self.acked = self.source.0;
+                    self.next = self.acked;
+                    // Nothing of the old topic is evidence for the new one.
+                    self.identity = self.identity.map(|i| Identity { base: self.acked, ..i });
+                }
+            }
+            // What came late lies in the new log from its beginning on; a topic that lost its end has lost it. In
+            // another cluster's topic nothing is ours.
+            let is_new_life = self.settings.on_target_reset == OnTargetReset::Remirror;
+            let may_hold_ours = doubt.reset && self.identity.is_some() && doubt.had_flight && !is_new_life;
+            self.anchor = (self.acked, if may_hold_ours { -1 } else { doubt.leader_end - 1 });
+            doubt.end_is_foreign = doubt.reset;
+            doubt.reset = false;
+        }
+        doubt.read_to = self.anchor.1 + 1;
+        doubt.found = None;
+        doubt.read_bytes = 0;
+        doubt.no_evidence = self.settings.compacted;
+        doubt.stage =
+            if doubt.read_to >= doubt.leader_end || doubt.no_evidence { Stage::AfterRead } else { Stage::Read };
+        self.doubt = Some(doubt);
+    }
+
+    /// The leader's producer state, proven to be the leader's.
+    fn conclude(&mut self, mut doubt: Doubt) {
+        let Some(identity) = self.identity else { return };
+        match doubt.known {
+            Some(known) if known.epoch > i32::from(identity.epoch) => self.halted = Some(Halt::IdentityConflict),
+            Some(known) if known.epoch == i32::from(identity.epoch) => {
+                let position = self.position(known.last_sequence);
+                if position > self.sent_to.unwrap_or(self.source.1) {
+                    self.halted = Some(Halt::IdentityConflict);
+                    return;
+                }
+                if position < self.acked {
+                    self.notices.push(Notice::TargetDataLoss { from: position, to: self.acked });
+                    self.acked = position;
+                    self.anchor = (position, doubt.leader_end - 1);
+                } else if !rule!(self.provisional) {
+                    self.acked = position;
+                }
+                self.next = position.max(self.acked);
+                self.sent_to = Some(self.sent_to.map_or(self.next, |s| s.max(self.next)));
+                self.notices.push(Notice::Reconciled { by_log: false });
+            }
+            // Forgotten, or only an older epoch known: the log itself is asked, after late requests are dead.
+            _ if doubt.settled => {
+                doubt.known = None;
+                self.doubt = Some(doubt);
+                self.start_reading();
+            }
+            _ => {
+                doubt.known = None;
+                doubt.stage = Stage::Quarantine;
+                self.doubt = Some(doubt);
+            }
+        }
+    }
+
+    /// The target's log, read to its replicated end by the leader.
+    fn conclude_by_log(&mut self, doubt: Doubt) {
+        let mut position = self.acked.max(doubt.found.unwrap_or(self.acked));
+        let limit = self.sent_to.unwrap_or(self.source.1).max(self.acked);
+        if doubt.no_evidence {
+            let by_end = self.anchor.0 + doubt.leader_end - (self.anchor.1 + 1);
+            if self.settings.exclusive && !doubt.end_is_foreign && by_end <= limit {
+                position = position.max(by_end);
+            } else if self.settings.on_no_evidence == OnNoEvidence::Halt {
+                self.halted = Some(Halt::NoEvidence);
+                return;
+            } else if self.acked < limit {
+                self.notices.push(Notice::PossibleDuplicates { from: self.acked });
+            }
+        }
+        if position > limit {
+            self.halted = Some(Halt::IdentityConflict);
+            return;
+        }
+        self.acked = position;
+        self.next = position;
+        self.notices.push(Notice::Reconciled { by_log: true });
+        self.rebase();
+    }
+
+    /// A new epoch that begins at `next`, durable before its first batch.
+    fn rebase(&mut self) {
+        let step = 1 + i16::try_from(self.random() & 0x3f).expect("six bits");
+        self.proven = false;
+        self.used = false;
+        match &mut self.identity {
+            Some(identity) if identity.epoch <= LAST_EPOCH - step => {
+                identity.epoch += step;
+                identity.base = self.next;
+                self.persist = true;
+            }
+            identity => *identity = None,
+        }
+    }
+
+    fn skip_gap(&mut self) {
+        let (from, to) = (self.next, self.source.0);
+        self.notices.push(Notice::Gap { from, to });
+        self.anchor.0 += to - from;
+        self.acked = to;
+        self.next = to;
+        self.sent_to = self.sent_to.map(|s| s.max(to));
+        self.rebase();
+    }
+
+    fn begin_doubt(&mut self, had_flight: bool, oldest_flight_ts_ms: Option<i64>) {
+        let earlier = self.doubt.take();
+        let had_flight = had_flight || earlier.as_ref().is_some_and(|d| d.had_flight) || self.late_possible;
+        let earlier_ts = earlier.as_ref().and_then(|d| d.oldest_ts_ms);
+        let oldest_ts_ms =
+            [self.acked_max_ts_ms, oldest_flight_ts_ms, earlier_ts].into_iter().flatten().reduce(i64::min);
+        self.doubt = Some(Doubt {
+            stage: Stage::Before,
+            had_flight,
+            oldest_ts_ms,
+            settled: false,
+            leader_end: -1,
+            known: None,
+            reset: earlier.as_ref().is_some_and(|d| d.reset),
+            found: None,
+            read_to: 0,
+            read_bytes: 0,
+            no_evidence: false,
+            end_is_foreign: false,
+        });
+    }
+
+    fn drained(&mut self) {
+        if self.flights.is_empty()
+            && let Some(doubt) = &mut self.doubt
+            && doubt.stage == Stage::Drain
+        {
+            doubt.stage = Stage::Before;
+        }
+    }
+
+    fn window(&self, now: Now) -> usize {
+        let alone = rule!(self.first_batch_alone) && !self.proven;
+        let oldest = self.flights.iter().map(|f| f.max_ts_ms).chain(self.acked_max_ts_ms).min();
+        let stale = rule!(self.stale_window_1) && oldest.is_some() && self.is_stale(oldest, now);
+        if alone || stale { 1 } else { self.settings.window }
+    }
+
+    fn is_stale(&self, ts_ms: Option<i64>, now: Now) -> bool {
+        match (ts_ms, now.wall_ms) {
+            (Some(ts), Some(wall)) => ts < wall.saturating_sub(self.settings.stale_after_ms),
+            _ => true,
+        }
+    }
+
+    fn quarantine_end(&self) -> u64 {
+        self.first_answer_ms.map_or(u64::MAX, |at| at + self.settings.quarantine_ms)
+    }
+
+    /// One after the source offset that carried this sequence: of all candidates the one nearest to `acked`.
+    fn position(&self, last_sequence: i32) -> Offset {
+        let Some(identity) = self.identity else { return self.acked };
+        let expected = i64::from(sequence(identity.base, self.acked));
+        let mut delta = (i64::from(last_sequence) + 1 - expected).rem_euclid(SEQUENCES);
+        if delta > SEQUENCES / 2 {
+            delta -= SEQUENCES;
+        }
+        self.acked + delta
+    }
+
+    fn pause(&mut self) -> u64 {
+        let pause = ROUND_MS.0.saturating_mul(1 << self.rounds.min(10)).min(ROUND_MS.1);
+        self.rounds = self.rounds.saturating_add(1);
+        pause
+    }
+
+    fn ask(&mut self, step: Step) -> Step {
+        self.asked = true;
+        step
+    }
+
+    /// Splitmix64: enough to keep two owners of one identity apart.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.random;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+}
+
+/// The sequence of the record at `offset` in an epoch that began at `base`.
+fn sequence(base: Offset, offset: Offset) -> i32 {
+    i32::try_from((offset - base).rem_euclid(SEQUENCES)).expect("below 2^31")
+}
