@@ -6,6 +6,7 @@
 mod class;
 pub mod host;
 mod intake;
+pub mod mqtt;
 mod worker;
 
 use std::{future::Future, pin::Pin, sync::Arc};
