@@ -6,7 +6,7 @@
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Source, SourceError, Surroundings, host};
+use super::{Source, SourceError, Surroundings, host, mqtt};
 
 /// One class of connectors.
 #[derive(Debug)]
@@ -19,11 +19,18 @@ pub struct Class {
 }
 
 /// Every class that can be configured.
-pub const CLASSES: &[Class] = &[Class {
-    name: "host-metrics",
-    java_names: &["io.brooklet.connect.HostMetricsSourceConnector"],
-    read: |table| host::Config::parse(table).map(Settings::HostMetrics),
-}];
+pub const CLASSES: &[Class] = &[
+    Class {
+        name: "host-metrics",
+        java_names: &["io.brooklet.connect.HostMetricsSourceConnector"],
+        read: |table| host::Config::parse(table).map(Settings::HostMetrics),
+    },
+    Class {
+        name: "mqtt-source",
+        java_names: &["io.lenses.streamreactor.connect.mqtt.source.MqttSourceConnector"],
+        read: |table| mqtt::Config::parse(table).map(|config| Settings::Mqtt(Box::new(config))),
+    },
+];
 
 impl Class {
     /// The class of that short or Java name; a Java name may leave out its package and the word `Connector`, as
@@ -44,6 +51,8 @@ impl Class {
 pub enum Settings {
     /// `host-metrics`.
     HostMetrics(host::Config),
+    /// `mqtt-source`.
+    Mqtt(Box<mqtt::Config>),
     /// What a test makes of it.
     #[cfg(test)]
     #[expect(private_interfaces, reason = "only for tests")]
@@ -58,6 +67,7 @@ impl Settings {
     pub fn build(&self, surroundings: &Surroundings) -> Result<Box<dyn Source>, SourceError> {
         match self {
             Self::HostMetrics(config) => Ok(Box::new(host::HostMetrics::new(config.clone(), surroundings))),
+            Self::Mqtt(config) => Ok(Box::new(mqtt::MqttSource::new((**config).clone(), surroundings))),
             #[cfg(test)]
             Self::Made(maker) => (maker.0)(),
         }

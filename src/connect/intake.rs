@@ -218,6 +218,12 @@ impl Intake {
         Ok(())
     }
 
+    /// The connector's name.
+    pub fn connector(&self) -> &str {
+        let prefix = &self.shared.prefix;
+        std::str::from_utf8(&prefix[..prefix.len() - 1]).expect("made from a name and a NUL")
+    }
+
     /// This connector's saved positions whose key begins with `prefix`.
     ///
     /// # Errors

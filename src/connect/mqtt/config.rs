@@ -9,7 +9,10 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::topic::{self, Filter};
-use crate::secret::Secret;
+use crate::{
+    connect::{Invalid, class},
+    secret::Secret,
+};
 
 /// Which MQTT is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,7 +129,7 @@ pub struct Config {
 pub struct Map {
     /// MQTT topic filter with `+` and `#`, or `$share/<group>/<filter>`.
     pub filter: String,
-    /// Kafka topic; a template over `topic` and `levels`. Characters Kafka does not allow become `_`.
+    /// Kafka topic; a template over `topic`, `levels` and `value` (the payload, JSON if it is). Characters Kafka does not allow become `_`.
     pub topic: String,
     /// Record key; a template. Default: the MQTT topic. Empty: no key.
     pub key: Option<String>,
@@ -220,10 +223,20 @@ impl std::fmt::Display for Address {
 }
 
 impl Config {
-    /// Everything that is wrong, each as the key and what was expected; empty if it can run.
-    pub fn check(&self) -> Vec<(String, String)> {
+    /// Reads the class's own keys.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn parse(table: toml::Table) -> Result<Self, Vec<Invalid>> {
+        let config: Self = class::read(table)?;
+        let wrong = config.check();
+        if wrong.is_empty() { Ok(config) } else { Err(wrong) }
+    }
+
+    /// What is wrong with the values together; empty if it can run.
+    fn check(&self) -> Vec<Invalid> {
         let mut wrong = Vec::new();
-        let mut say = |key: &str, what: String| wrong.push((key.to_owned(), what));
+        let mut say = |key: &str, what: String| wrong.push(Invalid::at(key, what));
         if self.url.is_some() && !self.urls.is_empty() {
             say("url", "set either url or urls".to_owned());
         }
@@ -333,7 +346,7 @@ mod tests {
                qos = 1
                map = [ { filter = "sensors/+/temperature", topic = "sensors.temperature", key = "{{ levels[1] }}" } ]"#,
         );
-        assert_eq!(c.check(), []);
+        assert_eq!(c.check(), Vec::<Invalid>::new());
         let broker = Address { host: "broker.local".into(), port: 8883, is_tls: true };
         assert_eq!(c.brokers().unwrap(), [[broker]]);
         assert_eq!((c.protocol, c.keep_alive.as_secs()), (Protocol::V5, 60));
@@ -354,7 +367,7 @@ mod tests {
                dead_letters = "a b"
                map = [ { filter = "a/#/b", topic = "a b", key = "{{ x }}", qos = 9 }, { filter = "a/#/b", topic = "t" } ]"#,
         );
-        let keys: Vec<_> = c.check().into_iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = c.check().into_iter().map(|w| w.key.join(".")).collect();
         for key in [
             "urls",
             "qos",
@@ -375,7 +388,7 @@ mod tests {
         ] {
             assert!(keys.iter().any(|k| k == key), "{key} in {keys:?}");
         }
-        let empty: Vec<_> = config("").check().into_iter().map(|(key, _)| key).collect();
+        let empty: Vec<_> = config("").check().into_iter().map(|w| w.key.join(".")).collect();
         assert_eq!(empty, ["url", "map"]);
         assert!(
             toml::from_str::<Config>("protocol = '4'").unwrap_err().to_string().contains("expected \"5\" or \"3.1.1\"")

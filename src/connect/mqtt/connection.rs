@@ -18,7 +18,7 @@ use super::{
     link::{self, Stream},
     packet::{ConnAck, Connect, Decoder, Encoder, Inbound, PacketError, Publish, Subscription},
     session::{self, Identity, Session, Taken},
-    source::MqttSource,
+    source::Plan,
 };
 use crate::{
     connect::{Intake, IntakeError, SourceRecord},
@@ -27,8 +27,8 @@ use crate::{
 
 /// Longest wait for a connection and for the answer to CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longest wait for the last commits and acknowledgements when stopping.
-const FAREWELL: Duration = Duration::from_millis(1500);
+/// Longest wait for the last acknowledgements to leave when stopping.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Room made for each read; small, because an idle connection keeps it.
 const READ_BYTES: usize = 8 << 10;
 /// A read buffer larger than this is given back when it is empty.
@@ -86,7 +86,8 @@ impl Suspects {
 fn is_refusal(error: &IntakeError) -> bool {
     matches!(
         error,
-        IntakeError::Log(log::Error::TooLarge(_) | log::Error::InvalidTopic { .. } | log::Error::Corrupt(_))
+        IntakeError::Record(..)
+            | IntakeError::Log(log::Error::TooLarge(_) | log::Error::InvalidTopic { .. } | log::Error::Corrupt(_))
     )
 }
 
@@ -94,7 +95,7 @@ type Flying = Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send>>;
 
 /// Runs one connection to its end.
 pub(super) async fn run(
-    source: &MqttSource,
+    plan: &Plan,
     address: &Address,
     identity: Identity,
     intake: &Intake,
@@ -103,14 +104,14 @@ pub(super) async fn run(
 ) -> End {
     let opened = tokio::select! {
         () = stop.cancelled() => return End::Stopped,
-        opened = timeout(CONNECT_TIMEOUT, open(source, address)) => opened,
+        opened = timeout(CONNECT_TIMEOUT, open(plan, address)) => opened,
     };
     let (stream, inbound, ack) = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(reason)) => return End::Lost(reason),
         Err(_) => return End::Lost(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())),
     };
-    let most_bytes = max_packet_bytes(source).max(1 << 20);
+    let most_bytes = max_packet_bytes(plan).max(1 << 20);
     let positions = match intake.positions(&identity.packet_ids()) {
         Ok(positions) => positions,
         Err(error) => return End::NotCommitted(error),
@@ -124,10 +125,10 @@ pub(super) async fn run(
             return End::NotCommitted(error);
         }
     }
-    tracing::info!(broker = %address, client_id = source.client_id, session_present = ack.is_session_present, "MQTT connected");
+    tracing::info!(broker = %address, client_id = plan.client_id, session_present = ack.is_session_present, "MQTT connected");
     let (reader, writer) = tokio::io::split(stream);
     let mut connection = Connection {
-        source,
+        plan,
         address,
         identity,
         intake,
@@ -138,8 +139,8 @@ pub(super) async fn run(
         writer,
         inbound,
         outbound: BytesMut::new(),
-        decoder: Decoder::new(source.config.protocol, max_packet_bytes(source)),
-        encoder: Encoder(source.config.protocol),
+        decoder: Decoder::new(plan.config.protocol, max_packet_bytes(plan)),
+        encoder: Encoder(plan.config.protocol),
         subscribing: Vec::new(),
         granted: 0,
         rows: Vec::new(),
@@ -157,17 +158,17 @@ pub(super) async fn run(
 }
 
 /// Opens the way and signs in.
-async fn open(source: &MqttSource, address: &Address) -> Result<(Box<dyn Stream>, BytesMut, ConnAck), String> {
-    let config = &source.config;
+async fn open(plan: &Plan, address: &Address) -> Result<(Box<dyn Stream>, BytesMut, ConnAck), String> {
+    let config = &plan.config;
     let mut stream = link::connect(address, config).await?;
     let connect = Connect {
-        client_id: source.client_id.clone(),
+        client_id: plan.client_id.clone(),
         username: config.username.clone(),
         password: link::password(config)?,
         keep_alive_s: u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX),
         session_expiry_s: u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX),
         receive_maximum: config.receive_maximum,
-        max_packet_bytes: u32::try_from(max_packet_bytes(source)).unwrap_or(u32::MAX),
+        max_packet_bytes: u32::try_from(max_packet_bytes(plan)).unwrap_or(u32::MAX),
     };
     let mut buffer = BytesMut::new();
     Encoder(config.protocol).connect(&connect, &mut buffer).map_err(|e| e.to_string())?;
@@ -187,12 +188,12 @@ async fn open(source: &MqttSource, address: &Address) -> Result<(Box<dyn Stream>
     }
 }
 
-fn max_packet_bytes(source: &MqttSource) -> usize {
-    usize::try_from(source.config.max_packet_bytes.as_u64()).unwrap_or(usize::MAX)
+fn max_packet_bytes(plan: &Plan) -> usize {
+    usize::try_from(plan.config.max_packet_bytes.as_u64()).unwrap_or(usize::MAX)
 }
 
 struct Connection<'a> {
-    source: &'a MqttSource,
+    plan: &'a Plan,
     address: &'a Address,
     identity: Identity,
     intake: &'a Intake,
@@ -219,8 +220,8 @@ impl Connection<'_> {
     /// Writes SUBSCRIBE for every filter, also when the broker kept the session: a broker that was killed may have
     /// kept the session and lost a subscription, and that would be silence for ever.
     fn subscribe(&mut self, ack: &ConnAck) -> Result<(), End> {
-        let wanted = self.source.mapper.routes.subscriptions();
-        let has_ids = self.source.config.protocol == Protocol::V5 && ack.has_subscription_ids;
+        let wanted = self.plan.mapper.routes.subscriptions();
+        let has_ids = self.plan.config.protocol == Protocol::V5 && ack.has_subscription_ids;
         let mut packet_id = 0u16;
         for (row, subscription) in &wanted {
             packet_id += 1;
@@ -249,7 +250,7 @@ impl Connection<'_> {
 
     /// Reads, commits and acknowledges until something ends it.
     async fn serve(&mut self, ack: &ConnAck, stop: &CancellationToken) -> End {
-        let keep_alive = ack.keep_alive_s.map_or(self.source.config.keep_alive, |s| Duration::from_secs(s.into()));
+        let keep_alive = ack.keep_alive_s.map_or(self.plan.config.keep_alive, |s| Duration::from_secs(s.into()));
         // Zero is a broker that does not want pings; we want to know whether it is there.
         let keep_alive = if keep_alive.is_zero() { Duration::from_secs(60) } else { keep_alive };
         let ping_every = keep_alive.mul_f64(0.75);
@@ -322,7 +323,7 @@ impl Connection<'_> {
     }
 
     fn take_message(&mut self, publish: &Publish) {
-        let mapper = &self.source.mapper;
+        let mapper = &self.plan.mapper;
         let taken = if self.suspects.careful_left == 0 {
             self.session.publish(publish, Instant::now(), || mapper.record(publish, &self.rows))
         } else {
@@ -419,17 +420,17 @@ impl Connection<'_> {
     /// Waits for what is under way, because the next connection reads what is durable. After a stop the broker hears
     /// of it too, so that it need not send it again.
     async fn finish(&mut self, end: &End) {
-        if !matches!(end, End::Stopped) {
-            while self.commits.next().await.is_some() {}
+        let mut is_durable = matches!(end, End::Stopped);
+        while let Some(result) = self.commits.next().await {
+            is_durable &= result.is_ok();
+            if is_durable {
+                self.session.committed(Instant::now());
+            }
+        }
+        if !is_durable {
             return;
         }
         let farewell = async {
-            while let Some(result) = self.commits.next().await {
-                if result.is_err() {
-                    return;
-                }
-                self.session.committed(Instant::now());
-            }
             for ack in self.session.ready() {
                 if self.encoder.ack(ack, &mut self.outbound).is_err() {
                     return;

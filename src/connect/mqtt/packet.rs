@@ -93,12 +93,12 @@ impl Topic {
 /// A packet that answers one of the broker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ack {
-    /// QoS 1 is durable.
-    PubAck(u16),
-    /// QoS 2 is durable, with its packet identifier.
-    PubRec(u16),
-    /// The packet identifier is durably forgotten.
-    PubComp(u16),
+    /// PUBACK: QoS 1 is durable.
+    Done(u16),
+    /// PUBREC: QoS 2 is durable, with its packet identifier.
+    Received(u16),
+    /// PUBCOMP: the packet identifier is durably forgotten.
+    Complete(u16),
 }
 
 /// What we ask for when connecting.
@@ -427,9 +427,9 @@ impl Encoder {
     /// PUBACK, PUBREC or PUBCOMP with success, which both versions write alike.
     pub(super) fn ack(self, ack: Ack, out: &mut BytesMut) -> Result<(), PacketError> {
         match ack {
-            Ack::PubAck(id) => v4::PubAck::new(id).write(out),
-            Ack::PubRec(id) => v4::PubRec::new(id).write(out),
-            Ack::PubComp(id) => v4::PubComp::new(id).write(out),
+            Ack::Done(id) => v4::PubAck::new(id).write(out),
+            Ack::Received(id) => v4::PubRec::new(id).write(out),
+            Ack::Complete(id) => v4::PubComp::new(id).write(out),
         }
         .map(|_bytes| ())
         .map_err(codec_v4)
@@ -551,7 +551,7 @@ mod tests {
         encoder.connect(&connect, &mut out).unwrap();
         encoder.subscribe(1, &subscription, Some(3), &mut out).unwrap();
         encoder.unsubscribe(2, "b", &mut out).unwrap();
-        for ack in [Ack::PubAck(5), Ack::PubRec(6), Ack::PubComp(7)] {
+        for ack in [Ack::Done(5), Ack::Received(6), Ack::Complete(7)] {
             encoder.ack(ack, &mut out).unwrap();
         }
         let read = |out: &mut BytesMut| v5::Packet::read(out, None).unwrap();

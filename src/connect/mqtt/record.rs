@@ -76,7 +76,7 @@ impl Mapper {
             (true, EmptyPayload::Tombstone) => None,
             _ => Some(publish.payload.clone()),
         };
-        match self.routes.target(row, topic) {
+        match self.routes.target(row, topic, &publish.payload) {
             Ok(Target { topic, key }) => Some(SourceRecord {
                 topic,
                 partition: None,

@@ -254,7 +254,7 @@ impl Session {
             digest_of_new = digest(publish);
             match self.held.get(&publish.packet_id) {
                 Some(held) if *held == digest_of_new => {
-                    self.acknowledge(Ack::PubRec(publish.packet_id));
+                    self.acknowledge(Ack::Received(publish.packet_id));
                     return Taken::Repeated;
                 }
                 Some(_) => taken = Taken::Replaced,
@@ -278,8 +278,8 @@ impl Session {
         }
         match publish.qos {
             0 => {}
-            1 => self.acknowledge(Ack::PubAck(publish.packet_id)),
-            _ => self.acknowledge(Ack::PubRec(publish.packet_id)),
+            1 => self.acknowledge(Ack::Done(publish.packet_id)),
+            _ => self.acknowledge(Ack::Received(publish.packet_id)),
         }
         taken
     }
@@ -289,7 +289,7 @@ impl Session {
         if self.held.remove(&packet_id).is_some() {
             self.batch.positions.push((self.identity.packet_id(packet_id), None));
         }
-        self.acknowledge(Ack::PubComp(packet_id));
+        self.acknowledge(Ack::Complete(packet_id));
     }
 
     /// The next commit to begin, if it is time; ask again after each packet that was read and each commit that ended.
@@ -331,7 +331,7 @@ impl Session {
         self.records -= flight.records;
         self.bytes -= flight.bytes;
         self.waiting -= flight.acks.len();
-        let ends_flow = flight.acks.last().is_some_and(|ack| !matches!(ack, Ack::PubRec(_)));
+        let ends_flow = flight.acks.last().is_some_and(|ack| !matches!(ack, Ack::Received(_)));
         if self.waiting == 0 && ends_flow && (flight.urgency == Urgency::Unattended || self.hurry_from == 1) {
             self.idle_since = Some(now);
         }

@@ -3,7 +3,7 @@
 //! A connection that ends, for whatever reason, first waits for its commits, then forgets everything it held in memory
 //! and begins anew from what is durable.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use super::{
     session::Identity,
 };
 use crate::{
-    connect::{Intake, IntakeError, Source, SourceError},
+    connect::{Intake, IntakeError, Source, SourceError, Surroundings},
     log::Urgency,
 };
 
@@ -29,27 +29,32 @@ const LASTED: Duration = Duration::from_secs(30);
 /// The MQTT source connector.
 #[derive(Debug)]
 pub struct MqttSource {
+    config: Config,
+    node: Arc<str>,
+}
+
+impl MqttSource {
+    /// A source that has read nothing yet.
+    pub fn new(config: Config, surroundings: &Surroundings) -> Self {
+        Self { config, node: Arc::clone(&surroundings.node) }
+    }
+}
+
+/// What a run of the connector goes by.
+#[derive(Debug)]
+pub(super) struct Plan {
     pub(super) config: Config,
     pub(super) client_id: String,
     pub(super) mapper: Mapper,
     brokers: Vec<Vec<Address>>,
 }
 
-impl MqttSource {
-    /// A source of this configuration for the connector `connector` on the node `node`.
-    ///
-    /// # Errors
-    /// Everything [`Config::check`] finds, in one line.
-    pub fn new(config: Config, connector: &str, node: &str) -> Result<Self, SourceError> {
-        let wrong = config.check();
-        if !wrong.is_empty() {
-            let lines: Vec<_> = wrong.iter().map(|(key, what)| format!("{key}: {what}")).collect();
-            return Err(SourceError(lines.join("; ")));
-        }
+impl Plan {
+    fn new(config: &Config, connector: &str, node: &str) -> Result<Self, String> {
         let client_id = config.client_id.clone().unwrap_or_else(|| format!("brooklet-{node}-{connector}"));
-        let brokers = config.brokers().map_err(SourceError)?;
-        let mapper = Mapper::new(&config, connector).map_err(SourceError)?;
-        Ok(Self { config, client_id, mapper, brokers })
+        let brokers = config.brokers()?;
+        let mapper = Mapper::new(config, connector)?;
+        Ok(Self { config: config.clone(), client_id, mapper, brokers })
     }
 
     fn identity(&self, broker: &[Address]) -> Identity {
@@ -106,10 +111,10 @@ impl Source for MqttSource {
         stop: CancellationToken,
     ) -> Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + 'a>> {
         Box::pin(async move {
-            let this = &*self;
-            this.tidy(intake).await.map_err(|e| SourceError(e.to_string()))?;
+            let plan = Plan::new(&self.config, intake.connector(), &self.node).map_err(SourceError)?;
+            plan.tidy(intake).await?;
             let mut brokers: FuturesUnordered<_> =
-                this.brokers.iter().map(|broker| this.stay_connected(broker, intake, &stop)).collect();
+                plan.brokers.iter().map(|broker| plan.stay_connected(broker, intake, &stop)).collect();
             while brokers.next().await.is_some() {}
             Ok(())
         })

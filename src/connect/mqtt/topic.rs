@@ -6,6 +6,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::packet::Subscription;
+use crate::expr::{self, Scope, Variable};
 
 /// Kafka's longest topic name.
 const LONGEST_KAFKA_TOPIC: usize = 249;
@@ -185,12 +186,12 @@ impl Routes {
     }
 
     /// Topic and key for a message that row `row` maps.
-    pub(super) fn target(&self, row: usize, mqtt_topic: &str) -> Result<Target, String> {
+    pub(super) fn target(&self, row: usize, mqtt_topic: &str, payload: &[u8]) -> Result<Target, String> {
         let route = &self.0[row];
         let topic = match &route.fixed_topic {
             Some(topic) => Arc::clone(topic),
             None => {
-                let rendered = route.topic.render(mqtt_topic).map_err(|e| format!("topic template: {e}"))?;
+                let rendered = route.topic.render(mqtt_topic, payload).map_err(|e| format!("topic template: {e}"))?;
                 let topic = kafka_topic(&rendered);
                 check_kafka_topic(&topic).map_err(|e| format!("topic template: {e}"))?;
                 Arc::from(topic.as_ref())
@@ -199,7 +200,7 @@ impl Routes {
         let key = match &route.key {
             None => Some(mqtt_topic.to_owned()),
             Some(template) => {
-                let key = template.render(mqtt_topic).map_err(|e| format!("key template: {e}"))?;
+                let key = template.render(mqtt_topic, payload).map_err(|e| format!("key template: {e}"))?;
                 (!key.is_empty()).then_some(key)
             }
         };
@@ -207,9 +208,17 @@ impl Routes {
     }
 }
 
-/// A text with holes for the MQTT topic and its levels.
+/// What templates may use: the MQTT topic, its levels, and the payload (JSON if it is).
+const VARIABLES: &[&str] = &["topic", "levels", "value"];
+/// Longest key or topic a template makes.
+const LONGEST_TEXT_BYTES: usize = 64 << 10;
+
+/// A text with holes. Those for the topic and its levels, which nearly all maps use, are filled without an engine.
 #[derive(Debug)]
-struct Template(Vec<Part>);
+enum Template {
+    Plain(Vec<Part>),
+    Full(expr::Template),
+}
 
 #[derive(Debug)]
 enum Part {
@@ -220,46 +229,72 @@ enum Part {
 
 impl Template {
     fn parse(text: &str) -> Result<Self, String> {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("{{") {
-            if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
-            }
-            let (inside, behind) = after.split_once("}}").ok_or_else(|| format!("'{text}' lacks a }}}}"))?;
-            let inside = inside.trim();
-            parts.push(match inside.strip_prefix("levels[").and_then(|r| r.strip_suffix(']')) {
-                Some(n) => Part::Level(n.trim().parse().map_err(|_| format!("'{n}' is no level in '{text}'"))?),
-                None if inside == "topic" => Part::Topic,
-                None => return Err(format!("'{inside}' is not known in '{text}'; expected topic or levels[n]")),
-            });
-            rest = behind;
+        match plain(text) {
+            Some(parts) => Ok(Self::Plain(parts)),
+            None => expr::Template::compile(text, VARIABLES).map(Self::Full).map_err(|e| e.to_string()),
         }
-        if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
-        }
-        Ok(Self(parts))
     }
 
     fn literal(&self) -> Option<&str> {
-        match self.0.as_slice() {
-            [] => Some(""),
-            [Part::Text(text)] => Some(text),
-            _ => None,
+        match self {
+            Self::Plain(parts) => match parts.as_slice() {
+                [] => Some(""),
+                [Part::Text(text)] => Some(text),
+                _ => None,
+            },
+            Self::Full(_) => None,
         }
     }
 
-    fn render(&self, topic: &str) -> Result<String, String> {
-        let mut out = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Topic => out.push_str(topic),
-                Part::Level(n) => out.push_str(topic.split('/').nth(*n).ok_or_else(|| format!("no level {n}"))?),
+    fn render(&self, topic: &str, payload: &[u8]) -> Result<String, String> {
+        match self {
+            Self::Plain(parts) => {
+                let mut out = String::new();
+                for part in parts {
+                    match part {
+                        Part::Text(text) => out.push_str(text),
+                        Part::Topic => out.push_str(topic),
+                        Part::Level(n) => {
+                            out.push_str(topic.split('/').nth(*n).ok_or_else(|| format!("there is no levels[{n}]"))?);
+                        }
+                    }
+                }
+                Ok(out)
+            }
+            Self::Full(template) => {
+                let levels: Vec<&str> = topic.split('/').collect();
+                let mut variables = vec![("topic", Variable::Text(topic)), ("levels", Variable::Texts(&levels))];
+                if template.uses().has("value") {
+                    variables.push(("value", Variable::Payload(Some(payload))));
+                }
+                template.render(&Scope::new(&variables), LONGEST_TEXT_BYTES).map_err(|e| e.to_string())
             }
         }
-        Ok(out)
     }
+}
+
+/// The parts of a template that has nothing in it but `{{ topic }}` and `{{ levels[n] }}`.
+fn plain(text: &str) -> Option<Vec<Part>> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{") {
+        if !before.is_empty() {
+            parts.push(Part::Text(before.to_owned()));
+        }
+        let (inside, behind) = after.split_once("}}")?;
+        let inside = inside.trim();
+        parts.push(match inside.strip_prefix("levels[").and_then(|r| r.strip_suffix(']')) {
+            Some(n) => Part::Level(n.trim().parse().ok()?),
+            None if inside == "topic" => Part::Topic,
+            None => return None,
+        });
+        rest = behind;
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Text(rest.to_owned()));
+    }
+    let is_plain = |part: &Part| !matches!(part, Part::Text(text) if text.contains(['{', '}']));
+    parts.iter().all(is_plain).then_some(parts)
 }
 
 /// What is wrong with a template, if anything.
@@ -385,14 +420,16 @@ mod tests {
             r##"url = "mqtt://h"
                map = [ { filter = "s/+/t", topic = "s.t", key = "{{ levels[1] }}" },
                        { filter = "m/#", topic = "m.{{ levels[1] }}", key = "" },
+                       { filter = "j/#", topic = "j", key = "{{ value.id }}-{{ levels | last | upper }}" },
                        { filter = "#", topic = "all" } ]"##,
         )
         .unwrap();
         let routes = Routes::new(&config).unwrap();
-        let target = |topic: &str| routes.target(routes.find(topic).unwrap(), topic);
+        let target = |topic: &str| routes.target(routes.find(topic).unwrap(), topic, br#"{"id": 7}"#);
         assert_eq!(target("s/4711/t").unwrap(), Target { topic: "s.t".into(), key: Some("4711".into()) });
         assert_eq!(target("m/küche 1/x").unwrap(), Target { topic: "m.k_che_1".into(), key: None });
         assert_eq!(target("q/r").unwrap(), Target { topic: "all".into(), key: Some("q/r".into()) });
+        assert_eq!(target("j/a/b").unwrap().key.as_deref(), Some("7-B"));
         assert!(target("m").unwrap_err().contains("topic template"));
     }
 
@@ -416,7 +453,7 @@ mod tests {
             if let Ok(filter) = Filter::parse(&text) {
                 filter.matches(&topic);
             }
-            let _ = check_topic_template(&text);
+            let _any = check_topic_template(&text);
         }
     }
 }

@@ -54,13 +54,13 @@ fn nothing_is_acknowledged_before_its_commit() {
     assert_eq!(commit.urgency, Urgency::Unattended, "two packets do not hurry");
     assert!(acks(&mut s).is_empty());
     s.committed(Instant::now());
-    assert_eq!(acks(&mut s), [Ack::PubAck(1), Ack::PubRec(2)]);
+    assert_eq!(acks(&mut s), [Ack::Done(1), Ack::Received(2)]);
     s.release(2);
     let commit = s.next_commit().unwrap();
     assert_eq!(commit.positions, [(identity().packet_id(2), None)]);
     assert!(acks(&mut s).is_empty(), "PUBCOMP lets the broker use the identifier anew");
     s.committed(Instant::now());
-    assert_eq!(acks(&mut s), [Ack::PubComp(2)]);
+    assert_eq!(acks(&mut s), [Ack::Complete(2)]);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_repetition_is_acknowledged_and_not_recorded() {
     let mut s = Session::new(identity(), &saved, 1 << 20, false);
     assert_eq!(take(&mut s, &message(2, 9, "a", true)), Taken::Repeated);
     assert!(s.next_commit().is_none());
-    assert_eq!(acks(&mut s), [Ack::PubRec(9)]);
+    assert_eq!(acks(&mut s), [Ack::Received(9)]);
     // A broker that lost its side uses the identifier for something else: that must not be lost.
     assert_eq!(take(&mut s, &message(2, 9, "b", false)), Taken::Replaced);
     assert_eq!(s.next_commit().unwrap().records.len(), 1);
@@ -96,7 +96,7 @@ fn an_unknown_release_is_answered() {
     let mut s = session();
     s.release(4);
     assert!(s.next_commit().is_none());
-    assert_eq!(acks(&mut s), [Ack::PubComp(4)]);
+    assert_eq!(acks(&mut s), [Ack::Complete(4)]);
 }
 
 #[test]
@@ -193,14 +193,14 @@ impl Broker {
 
     fn take(&mut self, ack: Ack) {
         match ack {
-            Ack::PubAck(id) => self.flows.retain(|f| f.0 != id || f.1 != 1),
-            Ack::PubRec(id) => {
+            Ack::Done(id) => self.flows.retain(|f| f.0 != id || f.1 != 1),
+            Ack::Received(id) => {
                 if let Some(flow) = self.flows.iter_mut().find(|f| f.0 == id && f.1 == 2) {
                     flow.4 = true;
                     self.to_client.push_back(Err(id));
                 }
             }
-            Ack::PubComp(id) => self.flows.retain(|f| !(f.0 == id && f.1 == 2 && f.4)),
+            Ack::Complete(id) => self.flows.retain(|f| !(f.0 == id && f.1 == 2 && f.4)),
         }
     }
 }
