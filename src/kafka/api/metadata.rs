@@ -15,9 +15,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Close, Context, LEADER_EPOCH, error_code};
+use super::{Close, Context, LEADER_EPOCH, configs::Fault, error_code};
 use crate::{
-    log::{Change, Error as LogError, Topic, TopicId},
+    log::{Change, Error as LogError, Topic, TopicId, Topics},
     wire::{
         ErrorCode,
         metadata::{
@@ -91,6 +91,11 @@ async fn find_or_create(context: &Context<'_>, name: &str, may_create: bool) -> 
     if !may_create {
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
+    match check_new_name(&context.topics(), name) {
+        // A client that was faster shows in the answer to the change.
+        Ok(()) | Err((ErrorCode::TOPIC_ALREADY_EXISTS, _)) => {}
+        Err((code, _)) => return Err(code),
+    }
     let partitions = i32::try_from(context.broker.settings.broker_number("num.partitions")).unwrap_or(1);
     let name: Arc<str> = name.into();
     let change = Change::Create { name: Arc::clone(&name), partitions, settings: BTreeMap::new() };
@@ -116,6 +121,26 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
     }
     let is_legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
     if name.bytes().all(is_legal) { Ok(()) } else { Err("only letters, digits, '.', '_' and '-' are allowed") }
+}
+
+/// Whether a topic of that name may be made: metrics cannot tell `.` from `_`, so Kafka refuses a second name that
+/// differs in nothing else.
+pub(super) fn check_new_name(topics: &Topics, name: &str) -> Result<(), Fault> {
+    let invalid = |why: String| Err((ErrorCode::INVALID_TOPIC_EXCEPTION, format!("topic '{name}': {why}")));
+    if let Err(why) = check_name(name) {
+        return invalid(why.to_owned());
+    }
+    if topics.get(name).is_some() {
+        return Err((ErrorCode::TOPIC_ALREADY_EXISTS, format!("Topic '{name}' already exists.")));
+    }
+    let plain = |c: char| if c == '.' { '_' } else { c };
+    if name.contains(['.', '_']) {
+        let other = topics.by_name.keys().find(|other| other.chars().map(plain).eq(name.chars().map(plain)));
+        if let Some(other) = other {
+            return invalid(format!("it collides with existing topic '{other}'"));
+        }
+    }
+    Ok(())
 }
 
 fn described(context: &Context<'_>, topic: &Topic) -> MetadataResponseTopic {

@@ -89,6 +89,8 @@ pub(crate) struct Row {
     largest_answer_bytes: AtomicUsize,
 }
 
+mod configs;
+
 macro_rules! table {
     ($($key:ident in $module:ident: $min:literal ..= $max:literal,)*) => {
         $(mod $module;)*
@@ -129,7 +131,26 @@ table! {
     ListOffsets in list_offsets: 1..=10,
     Metadata in metadata: 0..=13,
     ApiVersions in api_versions: 0..=4,
+    CreateTopics in create_topics: 2..=7,
+    DeleteTopics in delete_topics: 1..=6,
+    DeleteRecords in delete_records: 0..=2,
     InitProducerId in init_producer_id: 0..=5,
+    OffsetForLeaderEpoch in offset_for_leader_epoch: 2..=4,
+    DescribeAcls in describe_acls: 1..=3,
+    CreateAcls in create_acls: 1..=3,
+    DeleteAcls in delete_acls: 1..=3,
+    DescribeConfigs in describe_configs: 1..=4,
+    AlterConfigs in alter_configs: 0..=2,
+    AlterReplicaLogDirs in alter_replica_log_dirs: 1..=2,
+    DescribeLogDirs in describe_log_dirs: 1..=4,
+    CreatePartitions in create_partitions: 0..=3,
+    ElectLeaders in elect_leaders: 0..=2,
+    IncrementalAlterConfigs in incremental_alter_configs: 0..=1,
+    AlterPartitionReassignments in alter_partition_reassignments: 0..=0,
+    ListPartitionReassignments in list_partition_reassignments: 0..=0,
+    DescribeCluster in describe_cluster: 0..=2,
+    ListConfigResources in list_config_resources: 0..=1,
+    DescribeTopicPartitions in describe_topic_partitions: 0..=0,
 }
 
 /// A response, or for one API perhaps none.
