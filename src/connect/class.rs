@@ -22,7 +22,7 @@ pub struct Class {
 pub const CLASSES: &[Class] = &[
     Class {
         name: "host-metrics",
-        java_names: &["io.brooklet.connect.HostMetricsSourceConnector"],
+        java_names: &[],
         read: |table| host::Config::parse(table).map(Settings::HostMetrics),
     },
     Class {
@@ -211,6 +211,10 @@ fn locate(error: &toml::de::Error) -> Invalid {
             }
             Invalid { key, reason: "unknown key".to_owned(), known: known.iter().map(|&k| k.to_owned()).collect() }
         }
+        Some((value, known)) if message.starts_with("unknown variant") => {
+            let known = known.iter().map(|&k| k.to_owned()).collect();
+            Invalid { key, reason: format!("unknown value '{value}'"), known }
+        }
         Some((field, _)) if message.starts_with("missing field") => {
             key.push((*field).to_owned());
             Invalid { key, reason: "this key is required".to_owned(), known: Vec::new() }
@@ -249,7 +253,9 @@ mod tests {
                 assert_eq!(Class::find(java).unwrap().name, class.name);
             }
         }
-        assert_eq!(Class::find("HostMetricsSource").unwrap().name, "host-metrics");
+        for alias in ["MqttSourceConnector", "MqttSource"] {
+            assert_eq!(Class::find(alias).unwrap().name, "mqtt-source");
+        }
         assert!(Class::find("host").is_none());
     }
 
