@@ -42,13 +42,17 @@ const KEPT_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Files {
     directory: OwnedFd,
+    /// Whether it is a real `/proc`, some of whose directories say more than others.
+    pub(super) is_proc: bool,
     buffer: Vec<u8>,
 }
 
 impl Files {
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { directory: rustix::fs::open(directory, flags, Mode::empty())?, buffer: Vec::new() })
+        let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+        let is_proc = rustix::fs::fstatfs(&directory)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
+        Ok(Self { directory, is_proc, buffer: Vec::new() })
     }
 
     /// The whole file at `path` below the directory.

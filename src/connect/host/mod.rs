@@ -218,7 +218,12 @@ impl HostMetrics {
             let due = schedule.due(begin.elapsed());
             let now_ms = intake.now_ms();
             let mut events = Events::at(now_ms, &agent, bytes);
-            sampler.tick(due, &|| begin.elapsed(), &mut events);
+            let mut shared = Shared::default();
+            for due in due {
+                sampler.fetch(*due, &mut shared, &|| begin.elapsed(), &mut events);
+                // The processes take milliseconds on a small board, in which others may want this thread.
+                tokio::task::yield_now().await;
+            }
             let (length, values) = events.finish();
             // Most ticks are alike; one that was larger grows the buffer anyway.
             bytes = length.next_multiple_of(4096);
@@ -309,19 +314,22 @@ impl Sampler {
         })
     }
 
-    /// Adds the events of what is due; `clock` never jumps.
-    fn tick(&mut self, due: &[(Metricset, Duration)], clock: &dyn Fn() -> Duration, events: &mut Events<'_>) {
-        let mut shared = Shared::default();
-        for (metricset, period) in due {
-            let fetch = Fetching { metricset: *metricset, period: *period, begin: clock(), clock };
-            match self.read(fetch, &mut shared, events) {
-                Ok(()) => {
-                    self.unreadable.remove(metricset);
-                }
-                Err(error) => {
-                    if self.unreadable.insert(*metricset) {
-                        tracing::warn!(metricset = metricset.name(), %error, "host metrics cannot be read");
-                    }
+    /// Adds the events of one metricset; `clock` never jumps, `shared` is of one tick.
+    fn fetch(
+        &mut self,
+        (metricset, period): (Metricset, Duration),
+        shared: &mut Shared,
+        clock: &dyn Fn() -> Duration,
+        events: &mut Events<'_>,
+    ) {
+        let fetch = Fetching { metricset, period, begin: clock(), clock };
+        match self.read(fetch, shared, events) {
+            Ok(()) => {
+                self.unreadable.remove(&metricset);
+            }
+            Err(error) => {
+                if self.unreadable.insert(metricset) {
+                    tracing::warn!(metricset = metricset.name(), %error, "host metrics cannot be read");
                 }
             }
         }

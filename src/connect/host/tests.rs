@@ -87,7 +87,8 @@ impl Bench {
             self.now.set(now + Duration::from_millis(1));
             now
         };
-        self.sampler.tick(&due, &clock, &mut events);
+        let mut shared = Shared::default();
+        due.into_iter().for_each(|due| self.sampler.fetch(due, &mut shared, &clock, &mut events));
         self.now.set(start);
         events.finish().1.map(|bytes| serde_json::from_slice(&bytes).unwrap()).collect()
     }
@@ -464,15 +465,14 @@ fn an_hour_of_ticks() {
     let mut sampler = Sampler::open(&Roots::default(), filesystem::ask).unwrap();
     let agent = Agent::new("edge", [1; 16], [2; 16]);
     let mut schedule = Schedule::new(&Config::default());
-    let (mut events_count, mut bytes_count, mut cost) = (0, 0, BTreeMap::<&str, Duration>::new());
+    let (mut events_count, mut bytes_count) = (0, 0);
     let begin = cpu();
     for tick in 0..360 {
         let now = Duration::from_secs(tick * 10);
         let mut events = Events::at(NOW_MS, &agent, 32 * 1024);
-        for due in schedule.due(now).to_vec() {
-            let before = cpu();
-            sampler.tick(&[due], &|| now, &mut events);
-            *cost.entry(due.0.name()).or_default() += cpu() - before;
+        let mut shared = Shared::default();
+        for due in schedule.due(now) {
+            sampler.fetch(*due, &mut shared, &|| now, &mut events);
         }
         let (bytes, values) = events.finish();
         events_count += values.count();
@@ -483,7 +483,40 @@ fn an_hour_of_ticks() {
     println!("{:.3} ms per tick, {:.2} s per hour", spent.as_secs_f64() / 0.36, spent.as_secs_f64());
     println!("{} events and {} bytes per tick", events_count / 360, bytes_count / 360);
     println!("{} KiB resident, {} more than before", resident_kib(), resident_kib() - begin_kib);
-    for (name, cost) in cost {
-        println!("  {name:16} {:.3} s", cost.as_secs_f64());
+    for metricset in Metricset::ALL {
+        let begin = cpu();
+        for tick in 360..720 {
+            let now = Duration::from_secs(tick * 10);
+            let mut events = Events::at(NOW_MS, &agent, 32 * 1024);
+            sampler.fetch((metricset, now), &mut Shared::default(), &|| now, &mut events);
+        }
+        println!("  {:16} {:.3} ms each", metricset.name(), (cpu() - begin).as_secs_f64() / 0.36);
     }
+}
+
+#[test]
+fn a_long_command_line_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("5");
+    std::fs::create_dir(&own).unwrap();
+    let stat = "5 (long) S 1 5 5 0 -1 0 1 2 3 4 7 8 5 6 20 0 1 0 9 4096 1 0\n";
+    for (file, text) in [("stat", stat), ("comm", "long\n"), ("cmdline", &"x".repeat(1 << 20))] {
+        std::fs::write(own.join(file), text).unwrap();
+    }
+    let mut proc = Files::open(dir.path()).unwrap();
+    let mut sweep = process::Sweep::default();
+    sweep.run(&proc, Duration::ZERO).unwrap();
+    let host = process::Host { cores: 1, boot_s: 0, memory_bytes: 1 };
+    let events = serde_json::to_value(sweep.top(&mut proc, &mut None, host)).unwrap();
+    assert_eq!(events[0]["process"]["args"][0].as_str().unwrap().len(), 4096);
+}
+
+#[test]
+fn open_files_of_a_real_process_are_counted() {
+    let proc = Files::open("/proc".as_ref()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let held: Vec<_> = (0..50).map(|i| std::fs::File::create(dir.path().join(i.to_string())).unwrap()).collect();
+    let counted = proc.count("self/fd").unwrap();
+    assert!((50..5000).contains(&counted), "{counted}");
+    drop(held);
 }
