@@ -5,12 +5,38 @@
 //! up to the high watermark. Never decodes a record except to look up a timestamp, never knows of Kafka's APIs,
 //! groups or connectors. The only user of LMDB.
 
-mod memory;
+mod catalogue;
+mod commit;
+mod directory;
+mod header;
+mod journal;
+mod layout;
+mod overlay;
+mod partition;
+mod producers;
+mod queue;
+mod reader;
+mod recovery;
+mod retention;
+mod shared;
+mod store;
+mod writer;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+#[cfg(test)]
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{oneshot, watch};
 
 use crate::record::{Offset, Partition};
 
@@ -33,6 +59,26 @@ pub struct Config {
     pub memory_limit_bytes: u64,
     /// Wall clock in milliseconds since 1970, replaced in tests.
     pub clock: Clock,
+}
+
+impl Config {
+    /// What holds where nothing is set: a quota by free space, strict durability, 250 ms and 5 ms of lingering, the
+    /// oldest dropped when full, 32 MiB of memory, the system's clock.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            quota_bytes: None,
+            durability: Durability::Strict,
+            linger: Duration::from_millis(250),
+            ack_linger: Duration::from_millis(5),
+            on_full: OnFull::DropOldest,
+            memory_limit_bytes: 32 << 20,
+            clock: Arc::new(|| {
+                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+            }),
+        }
+    }
 }
 
 /// Wall time in milliseconds since 1970; used for record timestamps and time retention only.
@@ -318,9 +364,49 @@ pub struct Usage {
     pub heartbeat: u64,
 }
 
-/// The log. Cheap to clone; every clone speaks to the same writer thread.
+/// Longest owner of a state entry, in bytes.
+const OWNER_BYTES: usize = 16;
+/// Longest key of a state entry.
+const KEY_BYTES: usize = 400;
+/// Largest value of a state entry.
+const VALUE_BYTES: usize = 64 << 10;
+/// Largest write: a Produce request of the greatest allowed size and what goes with it.
+const WRITE_BYTES: usize = 20 << 20;
+/// Quota where nothing is set and the file system has much room.
+const DEFAULT_QUOTA_BYTES: u64 = 8 << 30;
+/// Kafka's own default, until [`Log::set_retention_defaults`].
+const DEFAULT_RETENTION_MS: i64 = 7 * 24 * 3_600_000;
+/// Least quota: below it the journal alone would have no room.
+const LEAST_QUOTA_BYTES: u64 = 1 << 20;
+
+/// The log. Cheap to clone; every clone speaks to the same writer thread. Dropping the last one closes it.
 #[derive(Clone)]
-pub struct Log(Arc<memory::Memory>);
+pub struct Log(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<shared::Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Handle {
+    /// Lets the writer commit what waits, waits for it and closes the file.
+    fn stop(&self) {
+        self.shared.queue.close(Error::Stopped("the log is closed".into()));
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            if writer.join().is_err() {
+                tracing::error!("the log's writer thread panicked");
+            }
+            self.shared.close_store();
+        }
+    }
+}
 
 impl Log {
     /// Opens or makes the log in `config.dir` and starts its writer thread.
@@ -328,81 +414,216 @@ impl Log {
     /// # Errors
     /// [`Error::Open`] with a line that says the mend: directory in use, read-only, unsupported file system, format.
     pub fn open(config: Config, _metrics: &crate::metrics::Registry) -> Result<Self, Error> {
-        Ok(Self(Arc::new(memory::Memory::new(config))))
+        let directory = directory::Directory::open(&config.dir)?;
+        let quota_bytes = quota(&config, &directory);
+        let store = store::Store::open(directory, store::map_bytes(quota_bytes))?;
+        let mut recovered = recovery::recover(&store)?;
+        let budget = usize::try_from(config.memory_limit_bytes / 4).unwrap_or(usize::MAX).clamp(1 << 20, 32 << 20);
+        let shared = Arc::new(shared::Shared::new(
+            store,
+            std::mem::take(&mut recovered.parts),
+            recovered.catalogue.topics(),
+            std::mem::take(&mut recovered.overlay),
+            queue::Queue::new(budget, config.linger, config.ack_linger),
+            retention::Defaults { retention_ms: DEFAULT_RETENTION_MS.into(), retention_bytes: (-1).into() },
+            recovered.incarnation,
+            config.clock,
+            quota_bytes,
+        ));
+        let for_writer = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || writer::Writer::new(for_writer, config.on_full, recovered).run())
+            .map_err(|e| Error::Open(format!("cannot start the log's writer thread: {e}")))?;
+        Ok(Self(Arc::new(Handle { shared, writer: Mutex::new(Some(thread)) })))
     }
 
     /// Makes everything in `write` durable together, or nothing.
     ///
     /// Answers in the order of `write.batches`, once all of it is on flash. Dropping the future does not take the
-    /// write back.
+    /// write back once it has entered the queue.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`], [`Error::Corrupt`], [`Error::Sequence`], [`Error::TooLarge`], [`Error::Full`] and
+    /// [`Error::Stopped`]; nothing of the write was kept.
     pub async fn commit(&self, write: Write) -> Result<Vec<Appended>, Error> {
-        self.0.commit(write)
+        let bytes = check_size(&write.batches, &write.state)?;
+        let shared = &self.0.shared;
+        let batches = writer::resolve(shared, write.batches)?;
+        let weight = shared.queue.reserve(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        let job = queue::Job { batches, state: write.state, bytes, urgency: write.urgency, reply, _weight: weight };
+        self.ask(queue::Work::Write(job), answer).await
     }
 
     /// Creates, alters, grows, trims or deletes a topic, durably, together with `state`. Answers with the topic after
     /// the change (before it, for `Delete`).
+    ///
+    /// # Errors
+    /// What the change asks for cannot be, [`Error::Full`] or [`Error::Stopped`]; nothing was changed.
     pub async fn change(&self, change: Change, state: Vec<StateWrite>) -> Result<Arc<Topic>, Error> {
-        self.0.change(change, state)
+        check_size(&[], &state)?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(queue::Work::Change { change, state, reply }, answer).await
     }
 
     /// Whole batches from the one holding `from`, at most `max_bytes` unless the first is larger, below the high
     /// watermark; empty at the high watermark.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`], [`Error::OutOfRange`], [`Error::Corrupt`] where the file is damaged, and
+    /// [`Error::Stopped`].
     pub async fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Slice, Error> {
-        self.0.read(partition, from, max_bytes)
+        reader::read(&self.0.shared, partition, from, max_bytes)
     }
 
     /// First record at or after a timestamp.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
     pub async fn offset_at(&self, partition: &Partition, timestamp_ms: i64) -> Result<Option<Timed>, Error> {
-        self.0.offset_at(partition, timestamp_ms)
+        reader::offset_at(&self.0.shared, partition, timestamp_ms)
     }
 
     /// The record with the greatest timestamp (the first of them).
+    ///
+    /// # Errors
+    /// As [`Log::read`].
     pub async fn max_timestamp(&self, partition: &Partition) -> Result<Option<Timed>, Error> {
-        self.0.max_timestamp(partition)
+        reader::max_timestamp(&self.0.shared, partition)
     }
 
     /// One key of one owner's state, as of the last durable commit.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
     pub fn state(&self, owner: &'static str, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.0.state(owner, key)
+        self.0.shared.state(owner, key)
     }
 
     /// One owner's keys that begin with `prefix`, in order, as of the last durable commit.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
     pub fn states(&self, owner: &'static str, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        self.0.states(owner, prefix)
+        self.0.shared.states(owner, prefix)
     }
 
     /// Bounds of a partition, now and on every change. The sender is dropped when the topic is deleted.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`].
     pub fn watch(&self, partition: &Partition) -> Result<watch::Receiver<Bounds>, Error> {
-        self.0.watch(partition)
+        let part = self.0.shared.part(partition)?;
+        let receiver = part.lock().subscribe();
+        receiver.ok_or_else(|| Error::UnknownPartition(partition.clone()))
     }
 
     /// The topics, now and on every change.
     pub fn topics(&self) -> watch::Receiver<Arc<Topics>> {
-        self.0.topics()
+        self.0.shared.topics.subscribe()
     }
 
     /// Bytes kept of one partition.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`].
     pub fn partition_bytes(&self, partition: &Partition) -> Result<u64, Error> {
-        self.0.partition_bytes(partition)
+        Ok(self.0.shared.part(partition)?.lock().kept_bytes())
     }
 
     /// Figures for status, metrics and the watchdog.
     pub fn usage(&self) -> Usage {
-        self.0.usage()
+        self.0.shared.usage()
     }
 
     /// Random, made with the data file: changes when the file does (mirror.md calls it the incarnation).
     pub fn incarnation(&self) -> [u8; 16] {
-        self.0.incarnation
+        self.0.shared.incarnation
     }
 
     /// A producer id that was never given out before, durable before it is returned.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and [`Error::Stopped`].
     pub async fn next_producer_id(&self) -> Result<i64, Error> {
-        self.0.next_producer_id()
+        let (reply, answer) = oneshot::channel();
+        self.ask(queue::Work::ProducerId(reply), answer).await
+    }
+
+    /// Replaces age (milliseconds) and size (bytes) for topics that set none; -1 is no limit. Seven days and no limit
+    /// until then; nothing is deleted in the first seconds after opening, so that there is time to say so.
+    pub fn set_retention_defaults(&self, retention_ms: i64, retention_bytes: i64) {
+        let defaults = &self.0.shared.defaults;
+        defaults.retention_ms.store(retention_ms, Ordering::Relaxed);
+        defaults.retention_bytes.store(retention_bytes, Ordering::Relaxed);
+    }
+
+    /// Deletes what retention allows to delete at once, instead of within ten seconds.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn retain(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(queue::Work::Retain(reply), answer).await
     }
 
     /// Commits what waits and stops the writer thread. Later calls answer [`Error::Stopped`].
     pub async fn close(&self) {
-        self.0.close();
+        let handle = Arc::clone(&self.0);
+        // The last commit may take a while on a slow card; that must not hold up other tasks of this thread.
+        if tokio::task::spawn_blocking(move || handle.stop()).await.is_err() {
+            tracing::error!("closing the log failed");
+        }
     }
+
+    async fn ask<T>(&self, work: queue::Work, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        self.0.shared.queue.push(work)?;
+        #[cfg(test)]
+        let answer = without_a_clock(answer);
+        // Without an answer the writer thread has gone.
+        answer.await.unwrap_or_else(|_| Err(self.0.shared.queue.why_closed()))
+    }
+}
+
+/// Waits without ever being idle: a paused clock jumps ahead while every task waits, and would not wait for a thread.
+#[cfg(test)]
+async fn without_a_clock<T>(mut answer: oneshot::Receiver<T>) -> Result<T, TryRecvError> {
+    loop {
+        match answer.try_recv() {
+            Ok(value) => return Ok(value),
+            Err(TryRecvError::Empty) => tokio::task::yield_now().await,
+            Err(closed) => return Err(closed),
+        }
+    }
+}
+
+/// The quota in force: a share of the file system counts what the log itself has taken of it, so that it stays the
+/// same from start to start.
+fn quota(config: &Config, directory: &directory::Directory) -> u64 {
+    let share = || {
+        let own = std::fs::metadata(directory.data_file()).map_or(0, |m| m.len());
+        (directory.free_bytes().unwrap_or(0) + own) / 4
+    };
+    let quota = config.quota_bytes.unwrap_or_else(|| share().min(DEFAULT_QUOTA_BYTES));
+    quota.clamp(LEAST_QUOTA_BYTES, store::quota_cap())
+}
+
+/// Bytes of a write, if the log can take it at once.
+fn check_size(batches: &[Append], state: &[StateWrite]) -> Result<usize, Error> {
+    let mut bytes: usize = batches.iter().map(|a| a.batch.len()).sum();
+    for StateWrite { owner, key, value } in state {
+        let value = value.as_ref().map_or(0, Bytes::len);
+        if owner.is_empty() || owner.len() > OWNER_BYTES || key.len() > KEY_BYTES || value > VALUE_BYTES {
+            return Err(Error::TooLarge(format!(
+                "a state entry of '{owner}' with a key of {} and a value of {value} bytes",
+                key.len()
+            )));
+        }
+        bytes += key.len() + value;
+    }
+    if bytes > WRITE_BYTES {
+        return Err(Error::TooLarge(format!("{bytes} bytes, the limit is {WRITE_BYTES}")));
+    }
+    Ok(bytes)
 }

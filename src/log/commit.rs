@@ -1,0 +1,586 @@
+//! One commit: what is sealed, what goes into the journal, what is deleted, the transaction, and what RAM learns.
+//!
+//! Planned from RAM, written in one LMDB transaction, applied to RAM only after it is durable. New batches go into one
+//! journal entry for all partitions, so the pages of a commit do not grow with the number of partitions; a tail that
+//! reaches a chunk's size is sealed, a large batch at once without the journal. The oldest tails are sealed early
+//! where they keep the journal longer than its cap. Deleting rides in the commits that add.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use bytes::Bytes;
+use heed::RwTxn;
+
+use super::{
+    Bounds, Error, OnFull,
+    header::{Header, headers},
+    journal::Entry,
+    layout::{
+        CHUNK_BYTES, CHUNK_HEADER_BYTES, CHUNKS, ChunkRef, ENTRY_BYTES, ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES,
+        PAGE_BYTES, close_entry, journal_key, open_entry, pages, put_batches, put_state, state_key,
+    },
+    overlay::Held,
+    partition::Part,
+    retention::{Expired, expired, intake_s},
+    store::Store,
+    writer::{Staged, Writer},
+};
+
+/// New batches of one partition that reach this are sealed without a stay in the journal.
+const DIRECT_BYTES: usize = CHUNK_BYTES / 2;
+/// Journal cap, and the one where there are more tails than this.
+const JOURNAL_BYTES: u64 = 1 << 20;
+const JOURNAL_MANY_BYTES: u64 = 4 << 20;
+const MANY_TAILS: usize = 200;
+/// Tails sealed before their time by one commit.
+const MOST_FORCED: usize = 64;
+/// Chunks deleted by one commit, beside two for each that it adds.
+const MOST_DELETED: usize = 16;
+/// Chunks deleted to make room where the map was full.
+const ROOM_CHUNKS: usize = 8;
+/// Buffers kept between commits have at most this.
+const KEPT_BUFFER_BYTES: usize = 128 << 10;
+
+/// Why a commit did not happen. RAM is still as staged; the caller takes it back.
+#[derive(Debug)]
+pub(super) enum Flush {
+    /// No room in the map or on the disk.
+    Full,
+    /// The state of the file is unknown, or the environment refuses to go on.
+    Fatal(Error),
+}
+
+/// When the oldest chunks go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// While the quota is exceeded.
+    IfOver,
+    /// In any case: the map was full.
+    AtOnce,
+}
+
+/// A tail's front that becomes a chunk: `from..to` of the tail.
+struct Seal {
+    part: Arc<Part>,
+    from: usize,
+    to: usize,
+    chunk: ChunkRef,
+}
+
+/// Everything a commit will do.
+#[derive(Default)]
+struct Plan {
+    seals: Vec<Seal>,
+    /// How much of each sealed tail goes into chunks.
+    sealed_to: HashMap<u32, usize>,
+    /// Lengths of the journal entries in the writer's buffer, and the state keys of each.
+    entries: Vec<(usize, Vec<Box<[u8]>>)>,
+    /// Journal entry that holds the first batch of each touched partition.
+    first_seq: HashMap<u32, u64>,
+    /// Entries to cut off the journal's head.
+    trimmed: usize,
+    /// State that leaves the journal with them.
+    moved: BTreeMap<Box<[u8]>, Option<Bytes>>,
+    deleted: Vec<(u32, ChunkRef)>,
+    /// How many of the deleted are from the garbage.
+    garbage: usize,
+    intake_s: u32,
+}
+
+impl Writer {
+    /// Makes everything staged durable and visible. Does nothing if nothing is staged.
+    pub(super) fn flush(&mut self) -> Result<(), Flush> {
+        if self.staged.touched.is_empty() && self.staged.state.is_empty() {
+            return Ok(());
+        }
+        self.flush_deleting(Vec::new(), Room::IfOver)
+    }
+
+    /// The same, deleting `expired` chunks too, even if nothing is staged.
+    fn flush_deleting(&mut self, expired: Vec<(u32, ChunkRef)>, room: Room) -> Result<(), Flush> {
+        let clock_ms = (self.shared.clock)();
+        let mut plan = Plan { deleted: expired, intake_s: intake_s(clock_ms), ..Plan::default() };
+        self.plan_seals(&mut plan);
+        self.plan_forced_seals(&mut plan);
+        self.plan_garbage(&mut plan);
+
+        let shared = Arc::clone(&self.shared);
+        let store = shared.store();
+        let store = store.as_ref().ok_or_else(|| Flush::Fatal(shared.queue.why_closed()))?;
+        let before = self.meter.bytes();
+        let mut txn = store.write_txn().map_err(|e| fatal(&e))?;
+        let deleting = self.plan_quota(&mut plan, store, &txn, room);
+        deleting.map_err(|e| failure(store, &e))?;
+        self.stage_what_deletion_and_sealing_need(&plan);
+        self.fill_entries(&mut plan, clock_ms);
+        self.plan_trim(&mut plan);
+
+        let written = self.write_txn(&plan, store, &mut txn).and_then(|()| store.db.stat(&txn));
+        let committed = written.and_then(|stat| txn.commit().map(|()| stat));
+        let stat = match committed {
+            Ok(stat) => stat,
+            Err(error) => {
+                let failure = failure(store, &error);
+                // A failed write of the meta page leaves the environment unusable; its next transaction says so.
+                return Err(match store.write_txn() {
+                    Ok(_aborted) => failure,
+                    Err(e) => fatal(&e),
+                });
+            }
+        };
+        self.live_pages = (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64;
+        let figures = &self.shared.figures;
+        figures.live_pages.store(self.live_pages, Ordering::Relaxed);
+        figures.commits.fetch_add(1, Ordering::Relaxed);
+        figures.ingested_bytes.fetch_add(self.staged.bytes as u64, Ordering::Relaxed);
+        let bytes = match (before, self.meter.bytes()) {
+            (Some(before), Some(after)) => (after - before).next_multiple_of(PAGE_BYTES as u64),
+            _ => self.estimate(&plan),
+        };
+        figures.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.apply(plan);
+        Ok(())
+    }
+
+    /// Cuts full chunks off the tails that new batches made long.
+    fn plan_seals(&mut self, plan: &mut Plan) {
+        for part in &self.staged.touched {
+            let inner = part.lock();
+            let mut from = 0;
+            while inner.tail.len() - from > CHUNK_BYTES
+                || inner.tail.len() - from.max(inner.durable_bytes) >= DIRECT_BYTES
+            {
+                let (to, chunk) = cut(&inner.tail, from, self.next_seal, plan.intake_s);
+                self.next_seal += 1;
+                plan.seals.push(Seal { part: Arc::clone(part), from, to, chunk });
+                plan.sealed_to.insert(part.id, to);
+                from = to;
+            }
+        }
+    }
+
+    /// Seals the oldest tails while they keep the journal beyond its cap.
+    fn plan_forced_seals(&mut self, plan: &mut Plan) {
+        let cap = self.journal_cap();
+        let incoming = self.incoming_journal_bytes(plan);
+        if self.journal.bytes() + incoming <= cap {
+            return;
+        }
+        let mut forced = Vec::new();
+        for (seq, id) in self.tails.iter().filter(|(_, id)| !plan.sealed_to.contains_key(id)) {
+            if forced.len() >= MOST_FORCED || self.journal.bytes_from(*seq) + incoming <= cap {
+                break;
+            }
+            forced.push(*id);
+        }
+        for id in forced {
+            let part = Arc::clone(&self.by_id[&id]);
+            let inner = part.lock();
+            let intake_s = if inner.is_touched { plan.intake_s } else { inner.tail_intake_s };
+            let (to, chunk) = cut(&inner.tail, 0, self.next_seal, intake_s);
+            self.next_seal += 1;
+            drop(inner);
+            plan.sealed_to.insert(id, to);
+            plan.seals.push(Seal { part, from: 0, to, chunk });
+        }
+    }
+
+    fn journal_cap(&self) -> u64 {
+        let cap = if self.tails.len() > MANY_TAILS { JOURNAL_MANY_BYTES } else { JOURNAL_BYTES };
+        cap.min(self.shared.quota_bytes / 4)
+    }
+
+    /// What the journal entries of this commit will take, about.
+    fn incoming_journal_bytes(&self, plan: &Plan) -> u64 {
+        let batches: usize = self.staged.touched.iter().map(|part| journaled(part, plan).map_or(0, |r| r.len())).sum();
+        let state: usize = self.staged.state.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Bytes::len)).sum();
+        pages(batches + state) * PAGE_BYTES as u64
+    }
+
+    fn plan_garbage(&mut self, plan: &mut Plan) {
+        plan.garbage = self.garbage.len().min(MOST_DELETED.saturating_sub(plan.deleted.len()));
+        plan.deleted.extend(self.garbage.iter().take(plan.garbage));
+    }
+
+    /// Takes the oldest chunks while the quota is exceeded: two for each that is added, so that catching up is smooth.
+    fn plan_quota(&self, plan: &mut Plan, store: &Store, txn: &RwTxn<'_>, room: Room) -> heed::Result<()> {
+        let incoming = self.incoming_journal_bytes(plan) / PAGE_BYTES as u64
+            + 4
+            + plan.seals.iter().map(|seal| pages(seal.chunk.value_bytes())).sum::<u64>();
+        let freed: u64 = plan.deleted.iter().map(|(_, chunk)| pages(chunk.value_bytes())).sum();
+        let limit = self.shared.quota_bytes / PAGE_BYTES as u64;
+        let mut live = (self.live_pages + incoming).saturating_sub(freed);
+        let is_urgent = room == Room::AtOnce;
+        if (live <= limit || self.on_full == OnFull::Reject) && !is_urgent {
+            return Ok(());
+        }
+        let most = if is_urgent { ROOM_CHUNKS } else { MOST_DELETED.max(2 * plan.seals.len()) };
+        let planned: HashSet<u64> = plan.deleted.iter().map(|(_, chunk)| chunk.seal).collect();
+        let mut count = 0;
+        for item in store.db.prefix_iter(txn, &[CHUNKS])? {
+            let (key, _) = item?;
+            if count >= most || live <= limit && !is_urgent {
+                break;
+            }
+            let Some((id, chunk)) = ChunkRef::from_key(key) else { continue };
+            if planned.contains(&chunk.seal) {
+                continue;
+            }
+            live = live.saturating_sub(pages(chunk.value_bytes()));
+            plan.deleted.push((id, chunk));
+            count += 1;
+        }
+        Ok(())
+    }
+
+    /// Bounds of partitions that deletion empties, and the producers of sealed tails.
+    fn stage_what_deletion_and_sealing_need(&mut self, plan: &Plan) {
+        let mut gone: HashMap<u32, usize> = HashMap::new();
+        for (id, _) in &plan.deleted {
+            *gone.entry(*id).or_default() += 1;
+        }
+        for (id, count) in gone {
+            let Some(part) = self.by_id.get(&id).map(Arc::clone) else { continue };
+            let inner = part.lock();
+            if inner.chunks.len() <= count && inner.tail.is_empty() {
+                let end = inner.next;
+                drop(inner);
+                self.stage_bounds(id, end, end);
+            }
+        }
+        let mut producers = BTreeSet::new();
+        for seal in &plan.seals {
+            let inner = seal.part.lock();
+            let sealed = headers(&inner.tail[seal.from..seal.to]);
+            producers.extend(sealed.filter(|(_, h)| h.producer_id >= 0).map(|(_, h)| (seal.part.id, h.producer_id)));
+        }
+        for who in producers {
+            let (key, value) = self.producers.snapshot(who);
+            self.staged.state.insert(state_key("", &key).into(), value.map(Bytes::from));
+        }
+    }
+
+    /// Writes the journal entries into the buffer.
+    fn fill_entries(&mut self, plan: &mut Plan, clock_ms: i64) {
+        self.buffer.clear();
+        let mut open: Option<(usize, Vec<Box<[u8]>>)> = None;
+        let mut entries = Vec::new();
+        let next_seq = self.journal.next_seq();
+        let buffer = &mut self.buffer;
+        // Starts another entry where this frame would make the open one too long to find its pages in one piece.
+        let mut room = |buffer: &mut Vec<u8>, open: &mut Option<(usize, Vec<Box<[u8]>>)>, frame: usize| {
+            if let Some((start, _)) = open
+                && buffer.len() - *start + frame > ENTRY_BYTES
+            {
+                let (start, keys) = open.take().expect("just seen");
+                close_entry(&mut buffer[start..]);
+                entries.push((buffer.len() - start, keys));
+            }
+            if open.is_none() {
+                *open = Some((buffer.len(), Vec::new()));
+                open_entry(buffer, clock_ms);
+            }
+            next_seq + entries.len() as u64
+        };
+        for part in &self.staged.touched {
+            let Some(range) = journaled(part, plan) else { continue };
+            let inner = part.lock();
+            let bytes = &inner.tail[range];
+            let Some(Header { base, .. }) = Header::parse(bytes) else { continue };
+            let seq = room(buffer, &mut open, FRAME_HEADER_BYTES + bytes.len());
+            plan.first_seq.insert(part.id, seq);
+            put_batches(buffer, part.id, base, bytes);
+        }
+        for (key, value) in &self.staged.state {
+            let length = key.len() + value.as_ref().map_or(0, Bytes::len) + ENTRY_HEADER_BYTES;
+            room(buffer, &mut open, length);
+            put_state(buffer, key, value.as_deref());
+            if let Some((_, keys)) = &mut open {
+                keys.push(key.clone());
+            }
+        }
+        if let Some((start, keys)) = open {
+            close_entry(&mut buffer[start..]);
+            entries.push((buffer.len() - start, keys));
+        }
+        plan.entries = entries;
+    }
+
+    /// Counts the entries at the journal's head that nothing needs any more, and the state to move out of them.
+    fn plan_trim(&mut self, plan: &mut Plan) {
+        let oldest_tail = self.tails.iter().find(|(_, id)| !plan.sealed_to.contains_key(id)).map(|(seq, _)| *seq);
+        let cut_to = oldest_tail.unwrap_or_else(|| self.journal.next_seq());
+        let incoming: u64 = plan.entries.iter().map(|(length, _)| pages(*length) * PAGE_BYTES as u64).sum();
+        let mut bytes = self.journal.bytes() + incoming;
+        let cap = self.journal_cap();
+        let overlay = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        for entry in self.journal.before(cut_to) {
+            let newest = entry.keys.iter().filter_map(|key| {
+                let held = overlay.get(key)?;
+                (held.seq == entry.seq && !self.staged.state.contains_key(key)).then_some((key, held))
+            });
+            let newest: Vec<_> = newest.collect();
+            // State that may change again soon stays where it costs nothing, while there is room.
+            if !newest.is_empty() && bytes <= cap / 2 {
+                break;
+            }
+            for (key, held) in newest {
+                plan.moved.insert(key.clone(), held.value.clone());
+            }
+            bytes = bytes.saturating_sub(entry.bytes);
+            plan.trimmed += 1;
+        }
+    }
+
+    fn write_txn(&self, plan: &Plan, store: &Store, txn: &mut RwTxn<'_>) -> heed::Result<()> {
+        let db = &store.db;
+        for (id, chunk) in &plan.deleted {
+            db.delete(txn, &chunk.key(*id))?;
+        }
+        for entry in self.journal.before(u64::MAX).take(plan.trimmed) {
+            db.delete(txn, &journal_key(entry.seq))?;
+        }
+        let (mut at, mut seq) = (0, self.journal.next_seq());
+        for (length, _) in &plan.entries {
+            db.put(txn, &journal_key(seq), &self.buffer[at..at + length])?;
+            at += length;
+            seq += 1;
+        }
+        for (key, value) in &plan.moved {
+            match value {
+                Some(value) => db.put(txn, key, value)?,
+                None => {
+                    db.delete(txn, key)?;
+                }
+            }
+        }
+        for Seal { part, from, to, chunk } in &plan.seals {
+            let inner = part.lock();
+            let batches = &inner.tail[*from..*to];
+            let header = chunk.header(part.id, crc32c::crc32c(batches));
+            store.append(txn, &chunk.key(part.id), &[&header, batches], chunk.value_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// RAM learns what is durable now.
+    fn apply(&mut self, plan: Plan) {
+        let first_seq = self.journal.next_seq();
+        {
+            let mut overlay = self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner);
+            for key in plan.moved.keys() {
+                overlay.remove(key);
+            }
+            self.journal.trim(plan.trimmed);
+            let Staged { state, .. } = &mut self.staged;
+            for (index, (length, keys)) in plan.entries.into_iter().enumerate() {
+                let seq = first_seq + index as u64;
+                for key in &keys {
+                    let value = state.remove(key).flatten();
+                    overlay.put(key, Held { value, seq });
+                }
+                self.journal.push(Entry { seq, bytes: pages(length) * PAGE_BYTES as u64, keys });
+            }
+        }
+        for (id, chunk) in &plan.deleted {
+            let Some(part) = self.by_id.get(id) else { continue };
+            let mut inner = part.lock();
+            if inner.chunks.front().is_some_and(|front| front.seal == chunk.seal) {
+                inner.pop_chunk();
+            }
+        }
+        self.garbage.drain(..plan.garbage);
+        self.deleted_chunks += plan.deleted.len() as u64;
+
+        for Seal { part, chunk, .. } in &plan.seals {
+            part.lock().push_chunk(*chunk);
+        }
+        // Sealed tails first lose their front, then all touched tails become durable.
+        for (id, to) in &plan.sealed_to {
+            let part = &self.by_id[id];
+            let mut inner = part.lock();
+            self.tails.remove(&(inner.tail_seq, *id));
+            inner.drop_tail(*to);
+        }
+        let touched = std::mem::take(&mut self.staged).touched;
+        for part in &touched {
+            let mut inner = part.lock();
+            inner.is_touched = false;
+            inner.tail_intake_s = plan.intake_s.max(inner.tail_intake_s);
+            if inner.durable_bytes == 0
+                && !inner.tail.is_empty()
+                && let Some(seq) = plan.first_seq.get(&part.id)
+            {
+                inner.tail_seq = *seq;
+                self.tails.insert((*seq, part.id));
+            }
+            inner.durable_bytes = inner.tail.len();
+            publish(&mut inner);
+        }
+        for (id, _) in &plan.deleted {
+            if let Some(part) = self.by_id.get(id) {
+                publish(&mut part.lock());
+            }
+        }
+        for seal in &plan.seals {
+            publish(&mut seal.part.lock());
+        }
+        self.producers.keep();
+        if self.producers.is_crowded() {
+            self.forget_producers(std::time::Instant::now());
+        }
+        if self.buffer.capacity() > KEPT_BUFFER_BYTES {
+            self.buffer = Vec::new();
+        }
+    }
+
+    /// Deletes what is too old or too much, a few chunks per commit. Writes nothing if nothing is.
+    pub(super) fn retain(&mut self) -> Result<(), Error> {
+        let now_ms = (self.shared.clock)();
+        let mut expired_chunks = Vec::new();
+        let mut tails = Vec::new();
+        for part in self.by_id.values() {
+            let inner = part.lock();
+            let limits = inner.policy.limits(&self.shared.defaults);
+            let tail = (inner.durable_bytes > 0).then_some((inner.tail_intake_s, inner.durable_bytes as u64));
+            let Expired { chunks, has_tail } = expired(inner.chunks.iter(), tail, inner.kept_bytes(), limits, now_ms);
+            expired_chunks.extend(inner.chunks.iter().take(chunks).map(|chunk| (part.id, *chunk)));
+            if has_tail {
+                tails.push(Arc::clone(part));
+            }
+        }
+        expired_chunks.sort_unstable_by_key(|(_, chunk)| chunk.seal);
+        let mut left = expired_chunks.as_slice();
+        while !left.is_empty() {
+            let (now, later) = left.split_at(left.len().min(MOST_DELETED));
+            left = later;
+            if !self.flush_alone(now.to_vec())? {
+                return Ok(());
+            }
+        }
+        // A tail that is too old has no chunk before it any more. Its batches are skipped in the journal from now on.
+        for part in &tails {
+            let end = part.lock().bounds.high_watermark;
+            self.stage_bounds(part.id, end, end);
+        }
+        if !tails.is_empty() {
+            if !self.flush_alone(Vec::new())? {
+                return Ok(());
+            }
+            for part in tails {
+                let end = part.lock().bounds.high_watermark;
+                self.trim(&part, end);
+            }
+        }
+        // The rest of deleted topics, and what a smaller quota no longer allows.
+        while !self.garbage.is_empty() || self.is_quota_exceeded() {
+            let (before, garbage) = (self.live_pages, self.garbage.len());
+            let is_done = !self.flush_alone(Vec::new())?;
+            if is_done || self.live_pages >= before && self.garbage.len() >= garbage {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_quota_exceeded(&self) -> bool {
+        self.on_full == OnFull::DropOldest && self.live_pages * PAGE_BYTES as u64 > self.shared.quota_bytes
+    }
+
+    /// A commit nobody waits for. False if there was no room for it, which is tried again later.
+    fn flush_alone(&mut self, expired: Vec<(u32, ChunkRef)>) -> Result<bool, Error> {
+        match self.flush_deleting(expired, Room::IfOver) {
+            Ok(()) => Ok(true),
+            Err(Flush::Full) => {
+                self.staged = Staged::default();
+                tracing::warn!("no room to delete from the log; it is tried again");
+                Ok(false)
+            }
+            Err(Flush::Fatal(error)) => Err(error),
+        }
+    }
+
+    /// After a full map: deletes the oldest chunks in small commits. False if there is nothing to delete.
+    pub(super) fn make_room(&mut self) -> Result<bool, Error> {
+        if self.on_full == OnFull::Reject {
+            return Ok(false);
+        }
+        tracing::warn!("the log's map is full; the oldest records are deleted");
+        // Twice, because LMDB gives pages back two transactions later.
+        for _ in 0..2 {
+            let before = self.live_pages;
+            match self.flush_deleting(Vec::new(), Room::AtOnce) {
+                Ok(()) if self.live_pages < before => {}
+                Ok(()) | Err(Flush::Full) => return Ok(false),
+                Err(Flush::Fatal(error)) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a commit writes where the kernel does not count: values, and the pages of the tree around them.
+    fn estimate(&self, plan: &Plan) -> u64 {
+        let entries: u64 = plan.entries.iter().map(|(length, _)| pages(*length)).sum();
+        let chunks: u64 = plan.seals.iter().map(|seal| pages(seal.chunk.value_bytes())).sum();
+        (entries + chunks + 6) * PAGE_BYTES as u64
+    }
+}
+
+/// Shows readers and watchers how far a partition goes now.
+fn publish(inner: &mut super::partition::Inner) {
+    let start = inner.first_kept().max(inner.bounds.start);
+    let high_watermark = inner.next;
+    inner.publish(Bounds { start, high_watermark });
+}
+
+/// The part of a touched tail that goes into the journal.
+fn journaled(part: &Arc<Part>, plan: &Plan) -> Option<std::ops::Range<usize>> {
+    let inner = part.lock();
+    let from = plan.sealed_to.get(&part.id).map_or(inner.durable_bytes, |to| inner.durable_bytes.max(*to));
+    (from < inner.tail.len()).then_some(from..inner.tail.len())
+}
+
+/// As many batches from `from` on as a chunk holds, at least one.
+fn cut(tail: &[u8], from: usize, seal: u64, intake_s: u32) -> (usize, ChunkRef) {
+    let mut batches = headers(&tail[from..]);
+    let (_, first) = batches.next().expect("a tail to be sealed has a batch");
+    let (mut to, mut last, mut max_timestamp_ms) = (from + first.bytes, first.last(), first.max_timestamp_ms);
+    for (at, header) in batches {
+        if at + header.bytes > CHUNK_BYTES {
+            break;
+        }
+        to = from + at + header.bytes;
+        last = header.last();
+        max_timestamp_ms = max_timestamp_ms.max(header.max_timestamp_ms);
+    }
+    let chunk = ChunkRef {
+        seal,
+        base: first.base,
+        max_timestamp_ms,
+        last_delta: u32::try_from(last - first.base).expect("a chunk holds fewer than 2^32 offsets"),
+        intake_s,
+        length: u32::try_from(to - from).expect("a batch is far below 4 GiB"),
+    };
+    debug_assert!(to - from + CHUNK_HEADER_BYTES <= chunk.value_bytes());
+    (to, chunk)
+}
+
+/// Tells errors that pass from those that must stop the writer.
+fn failure(store: &Store, error: &heed::Error) -> Flush {
+    match error {
+        heed::Error::Mdb(heed::MdbError::MapFull) => Flush::Full,
+        heed::Error::Io(io) => match io.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Flush::Full,
+            // LMDB reports a short write, which is what a nearly full disk gives, as EIO.
+            Some(libc::EIO) if store.free_bytes().is_some_and(|free| free < 1 << 20) => Flush::Full,
+            _ => fatal(error),
+        },
+        _ => fatal(error),
+    }
+}
+
+fn fatal(error: &heed::Error) -> Flush {
+    Flush::Fatal(Error::Stopped(format!("cannot write the data file: {error}")))
+}

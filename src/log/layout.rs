@@ -1,0 +1,385 @@
+//! What lies in the data file, byte by byte.
+//!
+//! One unnamed LMDB database; everything is big-endian, so the file's order is the numbers' order. The first byte of
+//! a key names its range. Never touches a file itself.
+//!
+//! ```text
+//! 0 "format"                                    Format    once, when the file is made
+//! 1 seq u64                                     Entry     one or a few per group commit
+//! 2 owner length u8, owner, key                 value     state that has left the journal
+//! 3 seal u64, partition u32, base i64,          Chunk     sealed batches of one partition
+//!   last delta u32, greatest timestamp i64, intake s u32, length u32
+//!
+//! Format { magic "BRKL", version u16, word bytes u8, 0 u8, incarnation [u8; 16] }
+//! Entry  { magic "JRN1", crc32c u32 of what follows, clock ms i64, frames … }
+//! frame  { 1u8, partition u32, base i64, length u32, batches }
+//! frame  { 2u8, key length u16, key, value length u32 (0xffffffff: removed), value }
+//! Chunk  { magic "CHK1", partition u32, base i64, last delta u32, length u32, crc32c u32 of the batches, 0 u32,
+//!          batches, zeros up to the page class }
+//! ```
+//!
+//! A chunk's key repeats what the index in RAM holds, so that opening reads keys only. Its header repeats what the key
+//! says, so that a chunk can be recognised in a raw file when the tree above it is lost.
+
+use crate::record::Offset;
+
+/// Version of everything above. A file with a greater one is refused.
+pub(super) const FORMAT_VERSION: u16 = 1;
+/// LMDB's page in our files, on every kernel.
+pub(super) const PAGE_BYTES: usize = 4096;
+/// LMDB's own header in front of a value that has pages of its own.
+const OVERFLOW_HEADER_BYTES: usize = 16;
+/// Longest value that still fits beside another in a leaf page; just above it a value should fill a page.
+const INLINE_BYTES: usize = 2_000;
+/// Bytes of a chunk in front of its batches.
+pub(super) const CHUNK_HEADER_BYTES: usize = 32;
+/// Most batch bytes in a chunk of the usual size, 16 pages.
+pub(super) const CHUNK_BYTES: usize = 16 * PAGE_BYTES - OVERFLOW_HEADER_BYTES - CHUNK_HEADER_BYTES;
+/// Bytes of a journal entry in front of its frames.
+pub(super) const ENTRY_HEADER_BYTES: usize = 16;
+/// A journal entry is closed before it exceeds this, so that it finds its pages in one piece.
+pub(super) const ENTRY_BYTES: usize = 16 * PAGE_BYTES - OVERFLOW_HEADER_BYTES;
+/// Bytes of a batch frame in front of the batches.
+pub(super) const FRAME_HEADER_BYTES: usize = 17;
+
+/// Key of the format record.
+pub(super) const FORMAT_KEY: &[u8] = b"\x00format";
+/// First byte of the journal's keys.
+pub(super) const JOURNAL: u8 = 1;
+/// First byte of the state's keys.
+pub(super) const STATE: u8 = 2;
+/// First byte of the chunks' keys.
+pub(super) const CHUNKS: u8 = 3;
+
+const FORMAT_MAGIC: &[u8; 4] = b"BRKL";
+const ENTRY_MAGIC: &[u8; 4] = b"JRN1";
+const CHUNK_MAGIC: &[u8; 4] = b"CHK1";
+const REMOVED: u32 = u32::MAX;
+
+/// What the format record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Format {
+    pub(super) version: u16,
+    pub(super) word_bytes: u8,
+    pub(super) incarnation: [u8; 16],
+}
+
+impl Format {
+    pub(super) fn encode(&self) -> [u8; 24] {
+        let mut out = [0; 24];
+        out[..4].copy_from_slice(FORMAT_MAGIC);
+        out[4..6].copy_from_slice(&self.version.to_be_bytes());
+        out[6] = self.word_bytes;
+        out[8..].copy_from_slice(&self.incarnation);
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        if reader.array()? != *FORMAT_MAGIC {
+            return None;
+        }
+        let version = u16::from_be_bytes(reader.array()?);
+        let [word_bytes, _] = reader.array()?;
+        Some(Self { version, word_bytes, incarnation: reader.array()? })
+    }
+}
+
+/// Key of a journal entry.
+pub(super) fn journal_key(seq: u64) -> [u8; 9] {
+    let mut key = [JOURNAL; 9];
+    key[1..].copy_from_slice(&seq.to_be_bytes());
+    key
+}
+
+/// The sequence number in a journal key.
+pub(super) fn journal_seq(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.strip_prefix(&[JOURNAL])?.try_into().ok()?))
+}
+
+/// Key of one state entry, or with an empty `key` the prefix of one owner's.
+pub(super) fn state_key(owner: &str, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 + owner.len() + key.len());
+    out.push(STATE);
+    out.push(u8::try_from(owner.len()).expect("owners are names in the code, at most 16 bytes"));
+    out.extend_from_slice(owner.as_bytes());
+    out.extend_from_slice(key);
+    out
+}
+
+/// One sealed chunk as the index in RAM knows it: 40 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ChunkRef {
+    /// Place in the order of sealing, over all partitions.
+    pub(super) seal: u64,
+    pub(super) base: Offset,
+    pub(super) max_timestamp_ms: i64,
+    pub(super) last_delta: u32,
+    /// When its last batch came in, in seconds since 1970; 0 where the clock was not plausible.
+    pub(super) intake_s: u32,
+    /// Bytes of its batches.
+    pub(super) length: u32,
+}
+
+/// Bytes of a chunk's key.
+pub(super) const CHUNK_KEY_BYTES: usize = 41;
+
+impl ChunkRef {
+    pub(super) fn last(&self) -> Offset {
+        self.base + i64::from(self.last_delta)
+    }
+
+    pub(super) fn key(&self, partition: u32) -> [u8; CHUNK_KEY_BYTES] {
+        let mut key = [CHUNKS; CHUNK_KEY_BYTES];
+        key[1..9].copy_from_slice(&self.seal.to_be_bytes());
+        key[9..13].copy_from_slice(&partition.to_be_bytes());
+        key[13..21].copy_from_slice(&self.base.to_be_bytes());
+        key[21..25].copy_from_slice(&self.last_delta.to_be_bytes());
+        key[25..33].copy_from_slice(&self.max_timestamp_ms.to_be_bytes());
+        key[33..37].copy_from_slice(&self.intake_s.to_be_bytes());
+        key[37..41].copy_from_slice(&self.length.to_be_bytes());
+        key
+    }
+
+    /// The partition and the chunk that a key names.
+    pub(super) fn from_key(key: &[u8]) -> Option<(u32, Self)> {
+        let mut reader = Reader(key.strip_prefix(&[CHUNKS])?);
+        let seal = u64::from_be_bytes(reader.array()?);
+        let partition = u32::from_be_bytes(reader.array()?);
+        let base = i64::from_be_bytes(reader.array()?);
+        let last_delta = u32::from_be_bytes(reader.array()?);
+        let max_timestamp_ms = i64::from_be_bytes(reader.array()?);
+        let intake_s = u32::from_be_bytes(reader.array()?);
+        let length = u32::from_be_bytes(reader.array()?);
+        let chunk = Self { seal, base, max_timestamp_ms, last_delta, intake_s, length };
+        reader.0.is_empty().then_some((partition, chunk))
+    }
+
+    /// Bytes of the value in the file: the batches, their header and the zeros up to the page class.
+    pub(super) fn value_bytes(&self) -> usize {
+        padded(CHUNK_HEADER_BYTES + self.length as usize)
+    }
+
+    /// The value's first bytes.
+    pub(super) fn header(&self, partition: u32, crc: u32) -> [u8; CHUNK_HEADER_BYTES] {
+        let mut out = [0; CHUNK_HEADER_BYTES];
+        out[..4].copy_from_slice(CHUNK_MAGIC);
+        out[4..8].copy_from_slice(&partition.to_be_bytes());
+        out[8..16].copy_from_slice(&self.base.to_be_bytes());
+        out[16..20].copy_from_slice(&self.last_delta.to_be_bytes());
+        out[20..24].copy_from_slice(&self.length.to_be_bytes());
+        out[24..28].copy_from_slice(&crc.to_be_bytes());
+        out
+    }
+
+    /// The batches in a chunk's value, if every byte is as it was written.
+    pub(super) fn check(&self, partition: u32, value: &[u8]) -> bool {
+        let Some(batches) = value.get(CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + self.length as usize) else {
+            return false;
+        };
+        value.starts_with(&self.header(partition, crc32c::crc32c(batches)))
+    }
+}
+
+/// Length to which a value is padded, so that freed pages fit the values that come later: 1, 2, 4 or 8 pages, then
+/// steps of at most an eighth. Short values stay inside a leaf.
+pub(super) fn padded(bytes: usize) -> usize {
+    if bytes <= INLINE_BYTES {
+        return bytes;
+    }
+    let pages = (bytes + OVERFLOW_HEADER_BYTES).div_ceil(PAGE_BYTES);
+    let step = match pages {
+        ..=8 => return pages.next_power_of_two() * PAGE_BYTES - OVERFLOW_HEADER_BYTES,
+        9..=32 => pages.next_power_of_two() / 8,
+        _ => pages.next_power_of_two() / 16,
+    };
+    pages.next_multiple_of(step) * PAGE_BYTES - OVERFLOW_HEADER_BYTES
+}
+
+/// Pages that a value of this length takes for itself; 0 inside a leaf.
+pub(super) fn pages(bytes: usize) -> u64 {
+    // LMDB moves a node out of its leaf above half a page less the overhead.
+    if bytes <= INLINE_BYTES { 0 } else { (bytes + OVERFLOW_HEADER_BYTES).div_ceil(PAGE_BYTES) as u64 }
+}
+
+/// One part of a journal entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame<'a> {
+    Batches { partition: u32, base: Offset, bytes: &'a [u8] },
+    State { key: &'a [u8], value: Option<&'a [u8]> },
+}
+
+/// Starts an entry in `out`; [`close_entry`] completes it.
+pub(super) fn open_entry(out: &mut Vec<u8>, clock_ms: i64) {
+    out.extend_from_slice(ENTRY_MAGIC);
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&clock_ms.to_be_bytes());
+}
+
+/// Puts the checksum into an entry.
+pub(super) fn close_entry(entry: &mut [u8]) {
+    let crc = crc32c::crc32c(&entry[8..]);
+    entry[4..8].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Appends a frame of batches.
+pub(super) fn put_batches(out: &mut Vec<u8>, partition: u32, base: Offset, bytes: &[u8]) {
+    out.push(1);
+    out.extend_from_slice(&partition.to_be_bytes());
+    out.extend_from_slice(&base.to_be_bytes());
+    out.extend_from_slice(&u32::try_from(bytes.len()).expect("a write is limited to far less").to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Appends a frame of state; `key` is the key in the file.
+pub(super) fn put_state(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    out.push(2);
+    out.extend_from_slice(&u16::try_from(key.len()).expect("state keys are limited to 418 bytes").to_be_bytes());
+    out.extend_from_slice(key);
+    match value {
+        None => out.extend_from_slice(&REMOVED.to_be_bytes()),
+        Some(value) => {
+            let length = u32::try_from(value.len()).expect("state values are limited to 64 KiB");
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(value);
+        }
+    }
+}
+
+/// The clock and the frames of an entry; `None` if it is damaged.
+pub(super) fn read_entry(entry: &[u8]) -> Option<(i64, Vec<Frame<'_>>)> {
+    let mut reader = Reader(entry);
+    if reader.array()? != *ENTRY_MAGIC {
+        return None;
+    }
+    let crc = u32::from_be_bytes(reader.array()?);
+    if crc32c::crc32c(reader.0) != crc {
+        return None;
+    }
+    let clock_ms = i64::from_be_bytes(reader.array()?);
+    let mut frames = Vec::new();
+    while !reader.0.is_empty() {
+        let [tag] = reader.array()?;
+        frames.push(match tag {
+            1 => {
+                let partition = u32::from_be_bytes(reader.array()?);
+                let base = i64::from_be_bytes(reader.array()?);
+                let length = u32::from_be_bytes(reader.array()?);
+                Frame::Batches { partition, base, bytes: reader.slice(length as usize)? }
+            }
+            2 => {
+                let length = u16::from_be_bytes(reader.array()?);
+                let key = reader.slice(length.into())?;
+                let value = match u32::from_be_bytes(reader.array()?) {
+                    REMOVED => None,
+                    length => Some(reader.slice(length as usize)?),
+                };
+                Frame::State { key, value }
+            }
+            _ => return None,
+        });
+    }
+    Some((clock_ms, frames))
+}
+
+/// Takes bytes from the front; `None` where there are too few.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    pub(super) fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn page_classes() {
+        let pages_of = |bytes| (padded(bytes) + 16) / PAGE_BYTES;
+        assert_eq!(padded(10), 10);
+        assert_eq!(pages_of(2_001), 1);
+        assert_eq!(pages_of(4_080), 1);
+        assert_eq!(pages_of(4_081), 2);
+        assert_eq!(pages_of(9_000), 4);
+        assert_eq!(pages_of(33_000), 10);
+        assert_eq!(pages_of(CHUNK_BYTES + CHUNK_HEADER_BYTES), 16);
+        // 1,000 records of 208 bytes: at most an eighth is lost.
+        assert_eq!(pages_of(208_061 + CHUNK_HEADER_BYTES), 52);
+        for bytes in 1..100_000 {
+            assert!(padded(bytes) >= bytes);
+        }
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_told() {
+        let chunk = ChunkRef { seal: 1, base: 5, max_timestamp_ms: 3, last_delta: 9, intake_s: 7, length: 100 };
+        let batches = [9; 100];
+        let mut value = chunk.header(4, crc32c::crc32c(&batches)).to_vec();
+        value.extend_from_slice(&batches);
+        assert!(chunk.check(4, &value));
+        assert!(!chunk.check(5, &value));
+        for at in [0, 9, 17, 21, 25, 40, 131] {
+            value[at] ^= 1;
+            assert!(!chunk.check(4, &value), "{at}");
+            value[at] ^= 1;
+        }
+        assert!(!chunk.check(4, &value[..131]));
+    }
+
+    proptest! {
+        #[test]
+        fn chunk_keys_come_back(seal: u64, base in 0i64.., max_timestamp_ms: i64, last_delta: u32, intake_s: u32,
+                                length: u32, partition: u32) {
+            let chunk = ChunkRef { seal, base, max_timestamp_ms, last_delta, intake_s, length };
+            prop_assert_eq!(ChunkRef::from_key(&chunk.key(partition)), Some((partition, chunk)));
+            prop_assert_eq!(ChunkRef::from_key(&chunk.key(partition)[..40]), None);
+        }
+
+        #[test]
+        fn entries_come_back_and_damage_is_told(
+            clock_ms: i64,
+            parts in prop::collection::vec((any::<u32>(), prop::collection::vec(any::<u8>(), 0..50),
+                                            prop::option::of(prop::collection::vec(any::<u8>(), 0..50))), 0..6),
+            flip: prop::sample::Index,
+        ) {
+            let mut entry = Vec::new();
+            open_entry(&mut entry, clock_ms);
+            let mut frames = Vec::new();
+            for (number, bytes, value) in &parts {
+                put_batches(&mut entry, *number, 3, bytes);
+                put_state(&mut entry, bytes, value.as_deref());
+                frames.push(Frame::Batches { partition: *number, base: 3, bytes });
+                frames.push(Frame::State { key: bytes, value: value.as_deref() });
+            }
+            close_entry(&mut entry);
+            prop_assert_eq!(read_entry(&entry), Some((clock_ms, frames)));
+            let at = flip.index(entry.len());
+            entry[at] ^= 0x10;
+            prop_assert_eq!(read_entry(&entry), None);
+        }
+
+        #[test]
+        fn garbage_is_no_entry(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(read_entry(&bytes).is_none());
+        }
+    }
+
+    #[test]
+    fn format_record_comes_back() {
+        let format = Format { version: 1, word_bytes: 8, incarnation: [3; 16] };
+        assert_eq!(Format::decode(&format.encode()), Some(format));
+        assert_eq!(Format::decode(b"something else, long enough"), None);
+    }
+}

@@ -1,0 +1,161 @@
+//! One partition in RAM: its unsealed tail, the index of its sealed chunks, its bounds.
+//!
+//! Shared between the writer thread, which alone changes it, and readers. Invariants: chunks and tail follow each
+//! other in offset order; bytes of the tail beyond `durable_bytes` belong to the commit under way and no reader sees
+//! them; `high_watermark` moves only after the commit.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+
+use super::{Bounds, header::headers, layout::ChunkRef, retention::Policy};
+use crate::record::{Offset, Partition};
+
+/// One partition. Its number in the file is never used again.
+pub(super) struct Part {
+    pub(super) id: u32,
+    pub(super) name: Partition,
+    inner: Mutex<Inner>,
+    deleted: AtomicBool,
+}
+
+/// What the mutex guards.
+pub(super) struct Inner {
+    pub(super) chunks: VecDeque<ChunkRef>,
+    /// Sum of the chunks' batch bytes.
+    pub(super) chunk_bytes: u64,
+    /// Stamped batches that are in the journal but in no chunk, then those of the commit under way.
+    pub(super) tail: Vec<u8>,
+    /// How much of the tail is durable.
+    pub(super) durable_bytes: usize,
+    /// Journal entry that holds the tail's first batch; meaningless while nothing of it is durable.
+    pub(super) tail_seq: u64,
+    /// When the tail's last batch came in, in seconds since 1970; 0 where the clock was not plausible.
+    pub(super) tail_intake_s: u32,
+    /// The next offset to assign.
+    pub(super) next: Offset,
+    /// Log start offset and durable end, as published.
+    pub(super) bounds: Bounds,
+    /// The writer has staged batches here in the commit under way.
+    pub(super) is_touched: bool,
+    pub(super) policy: Policy,
+    sender: Option<watch::Sender<Bounds>>,
+}
+
+impl Part {
+    pub(super) fn new(id: u32, name: Partition, policy: Policy) -> Self {
+        let inner = Inner {
+            chunks: VecDeque::new(),
+            chunk_bytes: 0,
+            tail: Vec::new(),
+            durable_bytes: 0,
+            tail_seq: 0,
+            tail_intake_s: 0,
+            next: 0,
+            bounds: Bounds::default(),
+            is_touched: false,
+            policy,
+            sender: Some(watch::Sender::new(Bounds::default())),
+        };
+        Self { id, name, inner: Mutex::new(inner), deleted: AtomicBool::new(false) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False once the topic is deleted.
+    pub(super) fn is_live(&self) -> bool {
+        !self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Marks it deleted, wakes its watchers for good and hands out its chunks for deletion.
+    pub(super) fn delete(&self) -> VecDeque<ChunkRef> {
+        self.deleted.store(true, Ordering::Release);
+        let mut inner = self.lock();
+        inner.sender = None;
+        inner.tail = Vec::new();
+        inner.durable_bytes = 0;
+        inner.chunk_bytes = 0;
+        std::mem::take(&mut inner.chunks)
+    }
+}
+
+impl Inner {
+    /// Receives the bounds; `None` once deleted.
+    pub(super) fn subscribe(&self) -> Option<watch::Receiver<Bounds>> {
+        self.sender.as_ref().map(watch::Sender::subscribe)
+    }
+
+    /// Makes new bounds visible to readers and watchers.
+    pub(super) fn publish(&mut self, bounds: Bounds) {
+        if self.bounds != bounds {
+            self.bounds = bounds;
+            if let Some(sender) = &self.sender {
+                sender.send_replace(bounds);
+            }
+        }
+    }
+
+    /// First offset that chunks and tail still hold; the next one if they hold none.
+    pub(super) fn first_kept(&self) -> Offset {
+        match (self.chunks.front(), headers(&self.tail).next()) {
+            (Some(chunk), _) => chunk.base,
+            (None, Some((_, header))) => header.base,
+            (None, None) => self.next,
+        }
+    }
+
+    /// Adds a chunk to the index.
+    pub(super) fn push_chunk(&mut self, chunk: ChunkRef) {
+        self.chunk_bytes += u64::from(chunk.length);
+        self.chunks.push_back(chunk);
+    }
+
+    /// Takes the oldest chunk out of the index.
+    pub(super) fn pop_chunk(&mut self) -> Option<ChunkRef> {
+        let chunk = self.chunks.pop_front()?;
+        self.chunk_bytes -= u64::from(chunk.length);
+        // The deque grew with the backlog; a drained one should not keep its room.
+        if self.chunks.capacity() > 64 && self.chunks.len() < self.chunks.capacity() / 4 {
+            self.chunks.shrink_to(self.chunks.len() * 2);
+        }
+        Some(chunk)
+    }
+
+    /// Drops the front of the tail after it went into a chunk or was trimmed.
+    pub(super) fn drop_tail(&mut self, bytes: usize) {
+        self.tail.drain(..bytes);
+        self.durable_bytes = self.durable_bytes.saturating_sub(bytes);
+        if self.tail.is_empty() {
+            self.tail = Vec::new();
+        }
+    }
+
+    /// The chunk that holds `offset` or, in a hole, the first after it.
+    pub(super) fn chunk_at(&self, offset: Offset) -> Option<ChunkRef> {
+        let at = self.chunks.partition_point(|c| c.last() < offset);
+        self.chunks.get(at).copied()
+    }
+
+    /// The durable part of the tail.
+    pub(super) fn durable_tail(&self) -> &[u8] {
+        &self.tail[..self.durable_bytes]
+    }
+
+    /// Bytes of batches kept.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.chunk_bytes + self.durable_bytes as u64
+    }
+
+    /// Bytes in RAM.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        (self.tail.capacity() + self.chunks.capacity() * size_of::<ChunkRef>()) as u64
+    }
+}

@@ -1,0 +1,160 @@
+//! Reading batches and finding offsets by time.
+//!
+//! Works from the index in RAM, copies out inside a transaction that lives for one chunk, and never shows a byte
+//! beyond the high watermark or of a damaged chunk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Error, Slice, Timed, header::headers, layout::ChunkRef, partition::Part, shared::Shared, store::Chunk};
+use crate::record::{Offset, Partition};
+
+/// Whole batches from the one that holds `from`; see [`super::Log::read`].
+pub(super) fn read(shared: &Shared, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Slice, Error> {
+    let part = shared.part(partition)?;
+    let mut out = Vec::new();
+    let mut next = from;
+    let mut bounds = None;
+    loop {
+        let inner = part.lock();
+        let now = inner.bounds;
+        if next < now.start && bounds.is_none() || next > now.high_watermark {
+            let (offset, start, end) = (next, now.start, now.high_watermark);
+            return Err(Error::OutOfRange { offset, start, end });
+        }
+        // The bounds of the beginning: what came while chunks were read belongs to the next read.
+        let bounds = *bounds.get_or_insert(now);
+        if next >= bounds.high_watermark {
+            break;
+        }
+        let Some(chunk) = inner.chunk_at(next) else {
+            append(&mut out, inner.durable_tail(), next, max_bytes);
+            break;
+        };
+        drop(inner);
+        if !out.is_empty() && out.len() >= max_bytes {
+            break;
+        }
+        let batches = match read_chunk(shared, &part, &chunk) {
+            Ok(Some(batches)) => batches,
+            // What was read before a damaged or vanished chunk is good; the next read will hear of it.
+            _ if !out.is_empty() => break,
+            Ok(None) => {
+                let (start, end) = (chunk.last() + 1, now.high_watermark);
+                return Err(Error::OutOfRange { offset: next, start, end });
+            }
+            Err(error) => return Err(error),
+        };
+        if out.is_empty() && next <= chunk.base && batches.len() <= max_bytes {
+            out = batches;
+        } else if !append(&mut out, &batches, next, max_bytes) {
+            break;
+        }
+        next = next.max(chunk.last() + 1);
+    }
+    Ok(Slice { batches: Bytes::from(out), bounds: bounds.expect("set in the first round") })
+}
+
+/// Copies the batches that hold `from` or more while they fit; the first of all fits always. False if one did not.
+fn append(out: &mut Vec<u8>, batches: &[u8], from: Offset, max_bytes: usize) -> bool {
+    let (mut start, mut end) = (None, 0);
+    let mut is_all = true;
+    for (at, header) in headers(batches) {
+        if header.last() < from {
+            continue;
+        }
+        let begin = *start.get_or_insert(at);
+        let is_first = out.is_empty() && begin == at;
+        if !is_first && out.len() + (at + header.bytes - begin) > max_bytes {
+            is_all = false;
+            break;
+        }
+        end = at + header.bytes;
+    }
+    if let Some(start) = start {
+        out.reserve_exact(end - start);
+        out.extend_from_slice(&batches[start..end]);
+    }
+    is_all
+}
+
+/// One chunk's batches; `None` if retention has deleted it.
+fn read_chunk(shared: &Shared, part: &Arc<Part>, chunk: &ChunkRef) -> Result<Option<Vec<u8>>, Error> {
+    let mut batches = Vec::new();
+    match shared.with_store(|store| store.read_chunk(part.id, chunk, &mut batches))? {
+        Chunk::Read => Ok(Some(batches)),
+        Chunk::Gone => Ok(None),
+        Chunk::Damaged => {
+            tracing::error!(
+                partition = %part.name, base_offset = chunk.base, last_offset = chunk.last(),
+                "a chunk of the log is damaged; its records are not served"
+            );
+            Err(Error::Corrupt(part.name.clone()))
+        }
+    }
+}
+
+/// The first record at or after a timestamp.
+pub(super) fn offset_at(shared: &Shared, partition: &Partition, timestamp_ms: i64) -> Result<Option<Timed>, Error> {
+    let part = shared.part(partition)?;
+    find(shared, &part, |max_ms| max_ms >= timestamp_ms, timestamp_ms)
+}
+
+/// The first record with the greatest timestamp.
+pub(super) fn max_timestamp(shared: &Shared, partition: &Partition) -> Result<Option<Timed>, Error> {
+    let part = shared.part(partition)?;
+    let greatest = {
+        let inner = part.lock();
+        let start = inner.bounds.start;
+        let sealed = inner.chunks.iter().map(|c| c.max_timestamp_ms);
+        let tail = headers(inner.durable_tail()).filter(|(_, h)| h.last() >= start).map(|(_, h)| h.max_timestamp_ms);
+        sealed.chain(tail).max()
+    };
+    match greatest {
+        Some(greatest) => find(shared, &part, |max_ms| max_ms == greatest, greatest),
+        None => Ok(None),
+    }
+}
+
+/// The first record of at least `timestamp_ms` in the first batch whose greatest timestamp is wanted.
+fn find(
+    shared: &Shared,
+    part: &Arc<Part>,
+    is_wanted: impl Fn(i64) -> bool,
+    timestamp_ms: i64,
+) -> Result<Option<Timed>, Error> {
+    let mut next = part.lock().bounds.start;
+    loop {
+        let inner = part.lock();
+        let start = inner.bounds.start;
+        let at = inner.chunks.partition_point(|c| c.last() < next);
+        let chunk = inner.chunks.iter().skip(at).find(|c| is_wanted(c.max_timestamp_ms)).copied();
+        let Some(chunk) = chunk else {
+            let tail = inner.durable_tail().to_vec();
+            drop(inner);
+            return Ok(in_batches(&tail, start, &is_wanted, timestamp_ms));
+        };
+        drop(inner);
+        let batches = read_chunk(shared, part, &chunk)?;
+        if let Some(found) = batches.and_then(|b| in_batches(&b, start, &is_wanted, timestamp_ms)) {
+            return Ok(Some(found));
+        }
+        next = chunk.last() + 1;
+    }
+}
+
+fn in_batches(bytes: &[u8], start: Offset, is_wanted: &impl Fn(i64) -> bool, timestamp_ms: i64) -> Option<Timed> {
+    headers(bytes).find_map(|(at, header)| {
+        if header.last() < start || !is_wanted(header.max_timestamp_ms) {
+            return None;
+        }
+        in_batch(&bytes[at..at + header.bytes], start, timestamp_ms)
+            .or(Some(Timed { offset: header.base.max(start), timestamp_ms: header.max_timestamp_ms }))
+    })
+}
+
+/// Batch precision until records can be iterated.
+fn in_batch(_batch: &[u8], _start: Offset, _timestamp_ms: i64) -> Option<Timed> {
+    None
+}

@@ -1,0 +1,182 @@
+//! When records may go: by age and size per topic. Pure; the writer carries it out.
+//!
+//! Age counts from when the log took the records in, so that records stamped in the far past or future neither vanish
+//! nor stay for ever. Where the clock was not plausible then, the greatest record timestamp counts if it is plausible,
+//! else the intake of the next chunk that has one. A clock before the build's date deletes nothing.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicI64, Ordering},
+};
+
+use super::layout::ChunkRef;
+
+/// 2024-01-01: no device that runs this can truthfully have an earlier date.
+const EARLIEST_MS: i64 = 1_704_067_200_000;
+
+/// What a topic's settings say; `None` where they say nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Policy {
+    retention_ms: Option<i64>,
+    retention_bytes: Option<i64>,
+    is_compacted_only: bool,
+}
+
+impl Policy {
+    /// From Kafka's settings. What does not parse counts as not set; who sets it checks it.
+    pub(super) fn new(settings: &BTreeMap<String, String>) -> Self {
+        let number = |key: &str| settings.get(key)?.trim().parse().ok();
+        let cleanup = settings.get("cleanup.policy").map_or("delete", String::as_str);
+        Self {
+            retention_ms: number("retention.ms"),
+            retention_bytes: number("retention.bytes"),
+            is_compacted_only: cleanup.split(',').all(|p| p.trim() == "compact"),
+        }
+    }
+
+    /// Age and size that records may reach; `None`: any.
+    pub(super) fn limits(&self, defaults: &Defaults) -> (Option<i64>, Option<u64>) {
+        if self.is_compacted_only {
+            return (None, None);
+        }
+        let ms = self.retention_ms.unwrap_or_else(|| defaults.retention_ms.load(Ordering::Relaxed));
+        let bytes = self.retention_bytes.unwrap_or_else(|| defaults.retention_bytes.load(Ordering::Relaxed));
+        (Some(ms).filter(|ms| *ms >= 0), u64::try_from(bytes).ok())
+    }
+}
+
+/// What holds for topics that set nothing; -1 is no limit.
+#[derive(Debug)]
+pub(super) struct Defaults {
+    pub(super) retention_ms: AtomicI64,
+    pub(super) retention_bytes: AtomicI64,
+}
+
+/// A wall clock that may be believed, in seconds for a chunk's index; 0 where it may not.
+pub(super) fn intake_s(clock_ms: i64) -> u32 {
+    if is_plausible(clock_ms) { u32::try_from(clock_ms / 1000).unwrap_or(0) } else { 0 }
+}
+
+/// A clock that has certainly been set.
+pub(super) fn is_plausible(clock_ms: i64) -> bool {
+    clock_ms >= EARLIEST_MS
+}
+
+/// What of a partition has expired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Expired {
+    /// Chunks at the front.
+    pub(super) chunks: usize,
+    /// All chunks, and the tail too.
+    pub(super) has_tail: bool,
+}
+
+/// Counts the expired chunks at the front. `tail` is its intake time and its bytes, if there is one.
+pub(super) fn expired<'a>(
+    chunks: impl Iterator<Item = &'a ChunkRef> + Clone,
+    tail: Option<(u32, u64)>,
+    kept_bytes: u64,
+    limits: (Option<i64>, Option<u64>),
+    now_ms: i64,
+) -> Expired {
+    let (age_ms, size_bytes) = limits;
+    let mut out = Expired::default();
+    let mut left = kept_bytes;
+    let is_old = |since_ms: i64| age_ms.is_some_and(|age| now_ms.saturating_sub(since_ms) > age);
+    let mut rest = chunks;
+    loop {
+        let here = rest.clone();
+        let Some(chunk) = rest.next() else { break };
+        // As Kafka does: a size limit never makes the log smaller than itself.
+        let is_over = size_bytes.is_some_and(|most| left - u64::from(chunk.length) >= most);
+        let is_late = is_plausible(now_ms) && age_ms.is_some() && since_ms(here, tail, now_ms).is_some_and(is_old);
+        if !is_over && !is_late {
+            return out;
+        }
+        left -= u64::from(chunk.length);
+        out.chunks += 1;
+    }
+    out.has_tail = is_plausible(now_ms) && tail.is_some_and(|(s, _)| s > 0 && is_old(i64::from(s) * 1000));
+    out
+}
+
+/// Since when the first of these chunks has been here; `None` where nothing says so.
+fn since_ms<'a>(mut chunks: impl Iterator<Item = &'a ChunkRef>, tail: Option<(u32, u64)>, now_ms: i64) -> Option<i64> {
+    let first = chunks.next()?;
+    if first.intake_s > 0 {
+        return Some(i64::from(first.intake_s) * 1000);
+    }
+    if is_plausible(first.max_timestamp_ms) && first.max_timestamp_ms <= now_ms {
+        return Some(first.max_timestamp_ms);
+    }
+    let later = chunks.map(|c| c.intake_s).chain(tail.map(|(s, _)| s)).find(|s| *s > 0)?;
+    Some(i64::from(later) * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: i64 = 86_400_000;
+    const NOW_MS: i64 = EARLIEST_MS + 100 * DAY_MS;
+
+    fn chunk(intake_ms: i64, max_timestamp_ms: i64) -> ChunkRef {
+        ChunkRef { seal: 0, base: 0, max_timestamp_ms, last_delta: 0, intake_s: intake_s(intake_ms), length: 100 }
+    }
+
+    fn count(chunks: &[ChunkRef], tail_ms: Option<i64>, limits: (Option<i64>, Option<u64>), now_ms: i64) -> Expired {
+        let kept = chunks.len() as u64 * 100 + tail_ms.map_or(0, |_| 10);
+        expired(chunks.iter(), tail_ms.map(|ms| (intake_s(ms), 10)), kept, limits, now_ms)
+    }
+
+    #[test]
+    fn age_counts_from_intake_whatever_the_records_say() {
+        let chunks = [
+            chunk(NOW_MS - 3 * DAY_MS, NOW_MS + 9999 * DAY_MS),
+            chunk(NOW_MS - 2 * DAY_MS - 1000, 0),
+            chunk(NOW_MS - DAY_MS, 0),
+        ];
+        assert_eq!(count(&chunks, None, (Some(2 * DAY_MS), None), NOW_MS).chunks, 2);
+        assert_eq!(count(&chunks, None, (None, None), NOW_MS).chunks, 0);
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_deletes_nothing() {
+        let chunks = [chunk(NOW_MS, NOW_MS); 3];
+        for now_ms in [0, 1000, EARLIEST_MS - 1] {
+            assert_eq!(count(&chunks, Some(NOW_MS), (Some(1), None), now_ms), Expired::default());
+        }
+    }
+
+    #[test]
+    fn chunks_from_before_the_clock_was_set() {
+        let limits = (Some(2 * DAY_MS), None);
+        // The sensors had a clock.
+        assert_eq!(count(&[chunk(0, NOW_MS - 3 * DAY_MS)], None, limits, NOW_MS).chunks, 1);
+        // Nobody had: what came after it tells.
+        let (dark, later) = (chunk(0, 0), chunk(NOW_MS - 3 * DAY_MS, 0));
+        assert_eq!(count(&[dark, dark], None, limits, NOW_MS).chunks, 0);
+        assert_eq!(count(&[dark, dark, later], None, limits, NOW_MS).chunks, 3);
+        assert_eq!(count(&[dark], Some(NOW_MS - 3 * DAY_MS), limits, NOW_MS), Expired { chunks: 1, has_tail: true });
+    }
+
+    #[test]
+    fn size_keeps_at_least_the_limit() {
+        let chunks = [chunk(NOW_MS, 0); 5];
+        assert_eq!(count(&chunks, None, (None, Some(300)), 0).chunks, 2);
+        assert_eq!(count(&chunks, None, (None, Some(301)), 0).chunks, 1);
+        assert_eq!(count(&chunks, None, (None, Some(0)), 0).chunks, 5);
+    }
+
+    #[test]
+    fn settings_and_defaults() {
+        let defaults = Defaults { retention_ms: AtomicI64::new(5), retention_bytes: AtomicI64::new(-1) };
+        let policy = |pairs: &[(&str, &str)]| {
+            Policy::new(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        };
+        assert_eq!(policy(&[]).limits(&defaults), (Some(5), None));
+        assert_eq!(policy(&[("retention.ms", "-1"), ("retention.bytes", "9")]).limits(&defaults), (None, Some(9)));
+        assert_eq!(policy(&[("cleanup.policy", "compact"), ("retention.ms", "1")]).limits(&defaults), (None, None));
+        assert_eq!(policy(&[("cleanup.policy", "compact,delete")]).limits(&defaults), (Some(5), None));
+    }
+}

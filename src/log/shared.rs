@@ -1,0 +1,174 @@
+//! What readers and the writer thread share, and the reading of state.
+//!
+//! One owner each: only the writer thread changes any of it. Readers take the locks for the time of a copy.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::{
+    Clock, Error, Topics, Usage,
+    layout::{PAGE_BYTES, state_key},
+    overlay::Overlay,
+    partition::Part,
+    queue::Queue,
+    retention::Defaults,
+    store::Store,
+};
+use crate::record::Partition;
+
+/// The common ground of one open log.
+pub(super) struct Shared {
+    /// `None` once closed, so that the directory can be opened again at once.
+    store: RwLock<Option<Store>>,
+    pub(super) parts: RwLock<HashMap<Partition, Arc<Part>>>,
+    pub(super) topics: watch::Sender<Arc<Topics>>,
+    pub(super) overlay: RwLock<Overlay>,
+    pub(super) queue: Queue,
+    pub(super) figures: Figures,
+    pub(super) defaults: Defaults,
+    pub(super) incarnation: [u8; 16],
+    pub(super) clock: Clock,
+    pub(super) quota_bytes: u64,
+}
+
+/// Figures that the writer keeps.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) live_pages: AtomicU64,
+    pub(super) written_bytes: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) ingested_bytes: AtomicU64,
+    pub(super) producer_bytes: AtomicU64,
+    pub(super) heartbeat: AtomicU64,
+}
+
+impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the opening")]
+    pub(super) fn new(
+        store: Store,
+        parts: HashMap<Partition, Arc<Part>>,
+        topics: Arc<Topics>,
+        overlay: Overlay,
+        queue: Queue,
+        defaults: Defaults,
+        incarnation: [u8; 16],
+        clock: Clock,
+        quota_bytes: u64,
+    ) -> Self {
+        Self {
+            store: RwLock::new(Some(store)),
+            parts: RwLock::new(parts),
+            topics: watch::Sender::new(topics),
+            overlay: RwLock::new(overlay),
+            queue,
+            figures: Figures::default(),
+            defaults,
+            incarnation,
+            clock,
+            quota_bytes,
+        }
+    }
+
+    /// The partition of that name.
+    pub(super) fn part(&self, partition: &Partition) -> Result<Arc<Part>, Error> {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        parts.get(partition).map(Arc::clone).ok_or_else(|| Error::UnknownPartition(partition.clone()))
+    }
+
+    /// The store, for as long as the guard lives: not across an await.
+    pub(super) fn store(&self) -> RwLockReadGuard<'_, Option<Store>> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `f` with the store unless the log is closed.
+    pub(super) fn with_store<T>(&self, f: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
+        match &*self.store() {
+            Some(store) => f(store),
+            None => Err(self.queue.why_closed()),
+        }
+    }
+
+    /// Closes the environment and gives the lock back.
+    pub(super) fn close_store(&self) {
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(super) fn state(&self, owner: &str, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let key = state_key(owner, key);
+        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = overlay.get(&key) {
+            return Ok(held.value.clone());
+        }
+        // What is not in the overlay has moved before the overlay forgot it, so it is there by now.
+        drop(overlay);
+        self.with_store(|store| {
+            let txn = store.read_txn()?;
+            let value = store.db.get(&txn, &key).map_err(unreadable)?;
+            Ok(value.map(Bytes::copy_from_slice))
+        })
+    }
+
+    pub(super) fn states(&self, owner: &str, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let full = state_key(owner, prefix);
+        let own = full.len() - prefix.len();
+        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        let mut held = overlay.prefixed(&full).peekable();
+        let mut out = Vec::new();
+        let mut push = |key: &[u8], value: Option<Bytes>| {
+            if let Some(value) = value {
+                out.push((Bytes::copy_from_slice(&key[own..]), value));
+            }
+        };
+        self.with_store(|store| {
+            // The transaction begins while the overlay is held, so nothing can be missing from both.
+            let txn = store.read_txn()?;
+            for entry in store.db.prefix_iter(&txn, &full).map_err(unreadable)? {
+                let (key, value) = entry.map_err(unreadable)?;
+                while let Some((newer, held)) = held.next_if(|(k, _)| *k < key) {
+                    push(newer, held.value.clone());
+                }
+                match held.next_if(|(k, _)| *k == key) {
+                    Some((_, held)) => push(key, held.value.clone()),
+                    None => push(key, Some(Bytes::copy_from_slice(value))),
+                }
+            }
+            for (newer, held) in held {
+                push(newer, held.value.clone());
+            }
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let in_parts: u64 = parts.values().map(|p| size_of::<Part>() as u64 + p.lock().memory_bytes()).sum();
+        drop(parts);
+        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner).memory_bytes();
+        let figures = &self.figures;
+        Usage {
+            live_bytes: load(&figures.live_pages) * PAGE_BYTES as u64,
+            quota_bytes: self.quota_bytes,
+            file_bytes: self.store().as_ref().map_or(0, Store::file_bytes),
+            written_bytes: load(&figures.written_bytes),
+            commits: load(&figures.commits),
+            ingested_bytes: load(&figures.ingested_bytes),
+            memory_bytes: in_parts + overlay + load(&figures.producer_bytes),
+            heartbeat: load(&figures.heartbeat),
+        }
+    }
+}
+
+/// An error of a read from the open environment.
+pub(super) fn unreadable(error: heed::Error) -> Error {
+    Error::Stopped(format!("cannot read the data file: {error}"))
+}

@@ -1,0 +1,283 @@
+//! The LMDB environment: the only code that opens it, and the only unsafe code of the log.
+//!
+//! Readers copy values out with `pread` inside a short transaction, so that reading the log never makes its pages
+//! resident here. Never syncs less than LMDB's default asks for, never maps the file writable.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+};
+
+use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls, types};
+
+use super::{
+    Error,
+    directory::Directory,
+    layout::{CHUNK_HEADER_BYTES, ChunkRef, PAGE_BYTES},
+};
+
+/// Bytes of the map beside the quota and its quarter: what commits and deletions need for themselves.
+const RESERVE_BYTES: u64 = 32 << 20;
+/// Map sizes are multiples of the largest page size of a kernel we meet.
+const MAP_STEP_BYTES: u64 = 64 << 10;
+
+/// The one database.
+pub(super) type Db = Database<'static, types::Bytes, types::Bytes>;
+
+/// The open environment with its lock.
+pub(super) struct Store {
+    pub(super) db: Db,
+    env: Env<WithoutTls>,
+    file: File,
+    /// Where the map begins in our address space and how long it is; `None` where /proc does not say.
+    map: Option<(usize, usize)>,
+    directory: Directory,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+/// Greatest quota on this word size: a 32-bit address space has no room for more.
+pub(super) const fn quota_cap() -> u64 {
+    if cfg!(target_pointer_width = "64") { 1 << 42 } else { 512 << 20 }
+}
+
+/// Size of the map for a quota.
+pub(super) fn map_bytes(quota_bytes: u64) -> u64 {
+    let quota = quota_bytes.min(quota_cap());
+    (quota + quota / 4 + RESERVE_BYTES).next_multiple_of(MAP_STEP_BYTES)
+}
+
+impl Store {
+    pub(super) fn open(directory: Directory, map_bytes: u64) -> Result<Self, Error> {
+        let data = directory.data_file();
+        let failed = |error: heed::Error| {
+            Error::Open(match error {
+                heed::Error::Io(e) if e.kind() == std::io::ErrorKind::OutOfMemory => format!(
+                    "cannot map {map_bytes} bytes of {}: the address space is too small; set a smaller log.quota",
+                    data.display()
+                ),
+                e => format!("cannot open {}: {e}; restore a backup or move the file away", data.display()),
+            })
+        };
+        let size = usize::try_from(map_bytes).map_err(|_| {
+            Error::Open(format!("log.quota needs a map of {map_bytes} bytes, too much for this machine"))
+        })?;
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(size).max_readers(512);
+        // SAFETY: the directory's lock keeps every other process of ours away from the file, network file systems are
+        // refused, no flag that weakens LMDB's own rules is set, and nothing here writes to the file but LMDB.
+        #[expect(unsafe_code, reason = "opening a memory map is unsafe by nature")]
+        let env = unsafe { options.open(directory.path()) }.map_err(failed)?;
+        let txn = env.read_txn().map_err(failed)?;
+        let db = env
+            .open_databases_and_commit(txn, |opener, txn| {
+                let db = opener.open_database::<types::Bytes, types::Bytes>(txn, None)?;
+                Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(db))
+            })
+            .map_err(failed)?
+            .unwrap_commit()
+            .expect("the unnamed database is always there");
+        // SAFETY: only the lifetime changes, which ties the handle to `env`. The handle of the unnamed database is a
+        // constant of LMDB, heed checks at every use that it belongs to the environment of the transaction, and this
+        // struct keeps both together.
+        #[expect(unsafe_code, reason = "a handle beside its environment cannot be expressed otherwise")]
+        let db = unsafe { std::mem::transmute::<Database<'_, types::Bytes, types::Bytes>, Db>(db) };
+        let file = env.try_clone_inner_file().map_err(failed)?;
+        let map = map_of(&file, &data);
+        if map.is_none() {
+            tracing::warn!("the place of the log's map is unknown; reading it will make its pages resident");
+        }
+        env.clear_stale_readers().map_err(failed)?;
+        let store = Self { db, env, file, map, directory };
+        let txn = store.read_txn()?;
+        let page = store.db.stat(&txn).map_err(failed)?.page_size as usize;
+        drop(txn);
+        if page != PAGE_BYTES {
+            tracing::warn!(page_bytes = page, "the data file has large pages: every commit writes more than it needs");
+        }
+        Ok(store)
+    }
+
+    /// A short look at the durable state. Never to be held across an await.
+    pub(super) fn read_txn(&self) -> Result<RoTxn<'_, WithoutTls>, Error> {
+        self.env.read_txn().map_err(|e| Error::Stopped(format!("cannot read the data file: {e}")))
+    }
+
+    /// The writer's transaction. Only the writer thread, and the opening before there is one, may call this.
+    #[expect(clippy::disallowed_methods, reason = "this is the one door to it")]
+    pub(super) fn write_txn(&self) -> heed::Result<RwTxn<'_>> {
+        self.env.write_txn()
+    }
+
+    /// Copies one chunk's batches to the end of `out` and says whether they were found and are unharmed.
+    pub(super) fn read_chunk(&self, partition: u32, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<Chunk, Error> {
+        let txn = self.read_txn()?;
+        let found = self.db.get(&txn, &chunk.key(partition));
+        let Some(value) = found.map_err(|e| Error::Stopped(format!("cannot read the data file: {e}")))? else {
+            return Ok(Chunk::Gone);
+        };
+        let length = CHUNK_HEADER_BYTES + chunk.length as usize;
+        if value.len() < length {
+            return Ok(Chunk::Damaged);
+        }
+        let at = out.len();
+        match self.map {
+            Some((start, bytes)) if (start..start + bytes).contains(&value.as_ptr().addr()) => {
+                out.resize(at + length, 0);
+                let place = (value.as_ptr().addr() - start) as u64;
+                self.file
+                    .read_exact_at(&mut out[at..], place)
+                    .map_err(|e| Error::Stopped(format!("cannot read the data file: {e}")))?;
+            }
+            _ => out.extend_from_slice(&value[..length]),
+        }
+        drop(txn);
+        if !chunk.check(partition, &out[at..]) {
+            out.truncate(at);
+            return Ok(Chunk::Damaged);
+        }
+        out.drain(at..at + CHUNK_HEADER_BYTES);
+        Ok(Chunk::Read)
+    }
+
+    /// Writes a new value that sorts last, padded with zeros to `length`.
+    pub(super) fn append(&self, txn: &mut RwTxn<'_>, key: &[u8], parts: &[&[u8]], length: usize) -> heed::Result<()> {
+        let there = self.db.get_or_put_reserved_with_flags(txn, PutFlags::APPEND, key, length, |space| {
+            for part in parts {
+                space.write_all(part)?;
+            }
+            space.fill_zeroes();
+            Ok(())
+        })?;
+        debug_assert!(there.is_none(), "seal numbers are never used twice");
+        Ok(())
+    }
+
+    /// Gives the map's resident pages back. They are clean, so they stay in the page cache.
+    pub(super) fn release_pages(&self) {
+        let Some((start, bytes)) = self.map else { return };
+        // SAFETY: the range is our own read-only shared file mapping: its pages hold nothing but the file's content
+        // and come back from it at the next touch.
+        #[expect(unsafe_code, reason = "madvise takes an address")]
+        let done = unsafe {
+            rustix::mm::madvise(std::ptr::with_exposed_provenance_mut(start), bytes, rustix::mm::Advice::LinuxDontNeed)
+        };
+        if let Err(e) = done {
+            tracing::debug!("madvise: {e}");
+        }
+    }
+
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |m| m.len())
+    }
+
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        self.directory.free_bytes()
+    }
+
+    pub(super) fn data_file(&self) -> std::path::PathBuf {
+        self.directory.data_file()
+    }
+}
+
+/// What became of a chunk that was to be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Chunk {
+    /// Its batches are in the buffer.
+    Read,
+    /// Retention has deleted it since the index was asked.
+    Gone,
+    /// Its bytes are not the ones that were written.
+    Damaged,
+}
+
+/// Finds the mapping of the data file, by inode and path; the device numbers of btrfs differ between stat and maps.
+fn map_of(file: &File, path: &Path) -> Option<(usize, usize)> {
+    let inode = file.metadata().ok()?.ino();
+    let path = path.canonicalize().ok()?;
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    find_map(&maps, &inode.to_string(), path.to_str()?)
+}
+
+/// Each line: `start-end perms offset major:minor inode path`.
+fn find_map(maps: &str, inode: &str, path: &str) -> Option<(usize, usize)> {
+    let mut found = maps.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let same = fields.nth(1)? == "00000000" && fields.nth(1)? == inode && line.ends_with(path);
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        same.then_some((start, end - start))
+    });
+    let map = found.next()?;
+    // Two of them: something else maps the file too, and either may go away.
+    found.next().is_none().then_some(map)
+}
+
+/// Counts the bytes that the calling thread hands to the kernel: the honest figure of what a flash card has to write.
+///
+/// `write_bytes` of the same file is none, because new kernels count whole folios.
+pub(super) struct WearMeter(Option<File>);
+
+impl WearMeter {
+    /// Measures the thread that calls this.
+    pub(super) fn of_this_thread() -> Self {
+        let file = File::open("/proc/thread-self/io").ok();
+        if file.is_none() {
+            tracing::debug!("/proc does not count the writer's bytes; figures of bytes written are estimates");
+        }
+        Self(file)
+    }
+
+    /// Bytes written so far; `None` where the kernel does not count.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let mut buffer = [0; 256];
+        let length = self.0.as_ref()?.read_at(&mut buffer, 0).ok()?;
+        let text = std::str::from_utf8(&buffer[..length]).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("wchar: "))?.trim().parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn map_sizes_are_aligned_and_bounded() {
+        assert_eq!(map_bytes(0), 32 << 20);
+        assert_eq!(map_bytes(1 << 20) % MAP_STEP_BYTES, 0);
+        assert_eq!(map_bytes(64 << 20), (80 + 32) << 20);
+    }
+
+    #[test]
+    fn finds_the_mapping_of_a_file() {
+        let maps = "7f00-8000 r--s 00000000 fe:00 42 /d/data.mdb\n9000-9800 r-xp 00000000 fe:00 43 /bin\n";
+        assert_eq!(find_map(maps, "42", "/d/data.mdb"), Some((0x7f00, 0x100)));
+        assert_eq!(find_map(maps, "44", "/d/data.mdb"), None);
+        assert_eq!(find_map(&format!("{maps}{maps}"), "42", "/d/data.mdb"), None);
+    }
+
+    #[test]
+    fn the_meter_counts_this_threads_writes() {
+        let meter = WearMeter::of_this_thread();
+        let mut file = tempfile::tempfile().unwrap();
+        let before = meter.bytes().unwrap();
+        file.write_all(&[0; 5000]).unwrap();
+        assert_eq!(meter.bytes().unwrap() - before, 5000);
+    }
+
+    #[test]
+    fn new_files_have_small_pages() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Directory::open(dir.path()).unwrap(), map_bytes(1 << 20)).unwrap();
+        let txn = store.read_txn().unwrap();
+        assert_eq!(store.db.stat(&txn).unwrap().page_size as usize, PAGE_BYTES);
+        assert!(store.map.is_some());
+    }
+}

@@ -1,0 +1,578 @@
+//! The writer thread: takes work from the queue, stages it, commits it in groups, answers.
+//!
+//! An OS thread, because an LMDB write transaction must not cross threads. It alone changes anything: partitions, state,
+//! topics, the file. Nothing is answered before it is durable; a commit that fails leaves RAM as if it had not been
+//! tried. After an error that leaves the file's state unknown it stops, and only a restart through recovery goes on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Append, Appended, Bounds, Change, Error, OnFull, StateWrite, Topic,
+    catalogue::{Catalogue, Numbers, Record, bounds_key, encode_bounds, random_id, topic_key},
+    commit::Flush,
+    header::{Header, stamp},
+    journal::Journal,
+    layout::{ChunkRef, PAGE_BYTES, pages, state_key},
+    partition::Part,
+    producers::{Producers, Verdict, key as producer_key},
+    queue::{Job, Reply, Taken, Work},
+    recovery::Recovered,
+    retention::Policy,
+    shared::Shared,
+    store::WearMeter,
+};
+use crate::record::{Offset, Partition};
+
+/// The watchdog's pulse, also when idle; the only wake-up then.
+const TICK: Duration = Duration::from_secs(1);
+/// How often age and size limits are looked at.
+const RETENTION_PERIOD: Duration = Duration::from_secs(10);
+/// How often forgotten producers and stale pages are looked at.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(60);
+/// Producer ids made durable at once.
+const PRODUCER_BLOCK: i64 = 1_000;
+/// Pages of the map kept free, so that deleting is always possible.
+pub(super) const RESERVE_PAGES: u64 = 1_024;
+
+/// What the commit under way will make durable.
+#[derive(Default)]
+pub(super) struct Staged {
+    /// Partitions with new batches at the end of their tails.
+    pub(super) touched: Vec<Arc<Part>>,
+    /// By key in the file.
+    pub(super) state: BTreeMap<Box<[u8]>, Option<Bytes>>,
+    /// Batch bytes.
+    pub(super) bytes: usize,
+}
+
+/// Owner of everything that changes.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) on_full: OnFull,
+    pub(super) catalogue: Catalogue,
+    pub(super) by_id: HashMap<u32, Arc<Part>>,
+    pub(super) producers: Producers,
+    pub(super) journal: Journal,
+    pub(super) tails: BTreeSet<(u64, u32)>,
+    pub(super) garbage: VecDeque<(u32, ChunkRef)>,
+    pub(super) next_seal: u64,
+    pub(super) live_pages: u64,
+    pub(super) staged: Staged,
+    /// Reused between commits.
+    pub(super) buffer: Vec<u8>,
+    pub(super) meter: WearMeter,
+    /// Chunks deleted since the map's pages were given back.
+    pub(super) deleted_chunks: u64,
+    /// Producer ids that are durable and not yet given out.
+    producer_ids: std::ops::Range<i64>,
+    retention_at: Instant,
+    housekeeping_at: Instant,
+}
+
+/// Leaves nobody waiting for an answer, however the thread ends.
+struct Last(Arc<Shared>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.queue.close(Error::Stopped("the log's writer thread has ended".into()));
+        let why = self.0.queue.why_closed();
+        for work in self.0.queue.take(Instant::now()).work {
+            refuse(work, &why);
+        }
+    }
+}
+
+/// Undoes one write that turned out to be wrong half-way.
+struct Undo {
+    part: Arc<Part>,
+    tail_bytes: usize,
+    next: Offset,
+}
+
+/// What a topic change does once it is durable.
+enum Effect {
+    Enter { name: Arc<str>, record: Record, fresh: Vec<Arc<Part>> },
+    Delete { name: Arc<str> },
+    Trim { part: Arc<Part>, start: Offset },
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, on_full: OnFull, recovered: Recovered) -> Self {
+        let next = recovered.catalogue.numbers.producer;
+        let now = Instant::now();
+        let writer = Self {
+            shared,
+            on_full,
+            catalogue: recovered.catalogue,
+            by_id: recovered.by_id,
+            producers: recovered.producers,
+            journal: recovered.journal,
+            tails: recovered.tails,
+            garbage: recovered.garbage,
+            next_seal: recovered.next_seal,
+            live_pages: recovered.live_pages,
+            staged: Staged::default(),
+            buffer: Vec::new(),
+            meter: WearMeter::of_this_thread(),
+            deleted_chunks: 0,
+            producer_ids: next..next,
+            retention_at: now + RETENTION_PERIOD,
+            housekeeping_at: now + HOUSEKEEPING_PERIOD,
+        };
+        writer.shared.figures.live_pages.store(writer.live_pages, Ordering::Relaxed);
+        writer
+    }
+
+    /// Works until the queue is closed or the file fails.
+    pub(super) fn run(mut self) {
+        let _refuses = Last(Arc::clone(&self.shared));
+        if let Err(error) = self.work() {
+            tracing::error!("the log stops: {error}");
+            self.shared.queue.close(error);
+        }
+    }
+
+    fn work(&mut self) -> Result<(), Error> {
+        let mut tick = Instant::now() + TICK;
+        loop {
+            let Taken { work, is_closed } = self.shared.queue.take(tick);
+            self.shared.figures.heartbeat.fetch_add(1, Ordering::Relaxed);
+            let mut jobs = Vec::with_capacity(work.len());
+            let mut failed = None;
+            for work in work {
+                // After a failure everything else in hand is refused.
+                if let Some(error) = &failed {
+                    refuse(work, error);
+                    continue;
+                }
+                let done = match work {
+                    Work::Write(job) => {
+                        jobs.push(job);
+                        continue;
+                    }
+                    Work::Change { change, state, reply } => {
+                        self.write(std::mem::take(&mut jobs)).and_then(|()| self.change(change, state, reply))
+                    }
+                    Work::ProducerId(reply) => {
+                        self.write(std::mem::take(&mut jobs)).and_then(|()| self.producer_id(reply))
+                    }
+                    Work::Retain(reply) => self.write(std::mem::take(&mut jobs)).and_then(|()| self.retain_now(reply)),
+                };
+                failed = done.err();
+            }
+            if failed.is_none() {
+                failed = self.write(jobs).err();
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            if is_closed {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if now >= tick {
+                tick = now + TICK;
+                self.tick(now)?;
+            }
+        }
+    }
+
+    /// Commits a group of writes and answers them.
+    fn write(&mut self, jobs: Vec<Job>) -> Result<(), Error> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut refused = Vec::new();
+        let mut full_tries = 0;
+        loop {
+            for (index, job) in jobs.iter().enumerate() {
+                match self.stage(job) {
+                    Ok(answer) => answers.push((index, answer)),
+                    Err(error) => refused.push((index, error)),
+                }
+            }
+            match self.flush() {
+                Ok(()) => break,
+                Err(Flush::Full) => {
+                    self.rollback();
+                    answers.clear();
+                    refused.clear();
+                    full_tries += 1;
+                    if full_tries > 2 || !self.make_room()? {
+                        refused.extend((0..jobs.len()).map(|index| (index, Error::Full)));
+                        break;
+                    }
+                }
+                Err(Flush::Fatal(error)) => {
+                    self.rollback();
+                    for job in jobs {
+                        let _gone = job.reply.send(Err(error.clone()));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let mut results: Vec<Option<Result<Vec<Appended>, Error>>> = Vec::new();
+        results.resize_with(jobs.len(), || None);
+        for (index, answer) in answers {
+            results[index] = Some(Ok(answer));
+        }
+        for (index, error) in refused {
+            results[index] = Some(Err(error));
+        }
+        for (job, result) in jobs.into_iter().zip(results) {
+            // A caller that has gone does not want the answer.
+            let _gone = job.reply.send(result.expect("every job was staged or refused"));
+        }
+        Ok(())
+    }
+
+    /// Puts one write's batches at the ends of their tails, or leaves everything as it was.
+    fn stage(&mut self, job: &Job) -> Result<Vec<Appended>, Error> {
+        if !job.batches.is_empty() && self.on_full == OnFull::Reject && self.is_over_quota(job.bytes) {
+            return Err(Error::Full);
+        }
+        if self.is_map_full(job.bytes) {
+            return Err(Error::Full);
+        }
+        let mark = self.producers.mark();
+        let mut undo = Vec::new();
+        let mut answers = Vec::with_capacity(job.batches.len());
+        let now = Instant::now();
+        for (part, batch) in &job.batches {
+            match self.stage_batch(part, batch, now, &mut undo) {
+                Ok(answer) => answers.push(answer),
+                Err(error) => {
+                    for Undo { part, tail_bytes, next } in undo.into_iter().rev() {
+                        let mut inner = part.lock();
+                        inner.tail.truncate(tail_bytes);
+                        inner.next = next;
+                    }
+                    self.producers.rollback(mark);
+                    return Err(error);
+                }
+            }
+        }
+        let fresh = job.batches.iter().zip(&answers).filter(|(_, answer)| !answer.is_duplicate);
+        self.staged.bytes += fresh.map(|((_, batch), _)| batch.len()).sum::<usize>();
+        self.stage_state(&job.state);
+        Ok(answers)
+    }
+
+    fn stage_state(&mut self, state: &[StateWrite]) {
+        for StateWrite { owner, key, value } in state {
+            // Copied, because what comes in may be a slice of a large request.
+            let value = value.as_ref().map(|v| Bytes::copy_from_slice(v));
+            self.staged.state.insert(state_key(owner, key).into(), value);
+        }
+    }
+
+    fn stage_batch(
+        &mut self,
+        part: &Arc<Part>,
+        batch: &Bytes,
+        now: Instant,
+        undo: &mut Vec<Undo>,
+    ) -> Result<Appended, Error> {
+        let mut header =
+            Header::parse(batch).filter(|h| h.bytes == batch.len()).ok_or_else(|| Error::Corrupt(part.name.clone()))?;
+        let who = (part.id, header.producer_id);
+        if header.producer_id >= 0 {
+            let verdict = self.producers.check(who, &header).map_err(|reason| Error::Sequence {
+                partition: part.name.clone(),
+                producer_id: header.producer_id,
+                reason,
+            })?;
+            if let Verdict::Duplicate { base, last } = verdict {
+                let log_start = part.lock().bounds.start;
+                return Ok(Appended { base_offset: base, last_offset: last, log_start, is_duplicate: true });
+            }
+        }
+        let mut inner = part.lock();
+        if !part.is_live() {
+            return Err(Error::UnknownPartition(part.name.clone()));
+        }
+        if !inner.is_touched {
+            inner.is_touched = true;
+            self.staged.touched.push(Arc::clone(part));
+        }
+        let (at, base) = (inner.tail.len(), inner.next);
+        undo.push(Undo { part: Arc::clone(part), tail_bytes: at, next: base });
+        inner.tail.extend_from_slice(batch);
+        stamp(&mut inner.tail[at..], base);
+        header.base = base;
+        inner.next = header.last() + 1;
+        let log_start = inner.bounds.start;
+        drop(inner);
+        if header.producer_id >= 0 {
+            self.producers.appended(who, &header, now);
+        }
+        Ok(Appended { base_offset: base, last_offset: header.last(), log_start, is_duplicate: false })
+    }
+
+    /// Takes back everything staged.
+    fn rollback(&mut self) {
+        let staged = std::mem::take(&mut self.staged);
+        for part in staged.touched {
+            let mut inner = part.lock();
+            let durable = inner.durable_bytes;
+            inner.tail.truncate(durable);
+            inner.next = inner.bounds.high_watermark;
+            inner.is_touched = false;
+        }
+        self.producers.rollback(0);
+    }
+
+    /// Live pages and what this write adds are more than the quota.
+    fn is_over_quota(&self, bytes: usize) -> bool {
+        let staged = pages(self.staged.bytes + bytes) + 8;
+        (self.live_pages + staged) * PAGE_BYTES as u64 > self.shared.quota_bytes
+    }
+
+    /// The reserve of the map would be touched.
+    fn is_map_full(&self, bytes: usize) -> bool {
+        // Twice: a force-sealed tail is written again in the commit that brings its last batch.
+        let staged = 2 * pages(self.staged.bytes + bytes);
+        let map_pages = super::store::map_bytes(self.shared.quota_bytes) / PAGE_BYTES as u64;
+        self.live_pages + staged + RESERVE_PAGES > map_pages
+    }
+
+    fn change(&mut self, change: Change, state: Vec<StateWrite>, reply: Reply<Arc<Topic>>) -> Result<(), Error> {
+        let effect = match self.stage_change(change) {
+            Ok(effect) => effect,
+            Err(error) => {
+                self.staged = Staged::default();
+                let _gone = reply.send(Err(error));
+                return Ok(());
+            }
+        };
+        self.stage_state(&state);
+        let (result, fatal) = match self.flush() {
+            Ok(()) => (Ok(self.carry_out(effect)), Ok(())),
+            Err(Flush::Full) => {
+                self.rollback();
+                (Err(Error::Full), Ok(()))
+            }
+            Err(Flush::Fatal(error)) => {
+                self.rollback();
+                (Err(error.clone()), Err(error))
+            }
+        };
+        let _gone = reply.send(result);
+        fatal
+    }
+
+    fn stage_change(&mut self, change: Change) -> Result<Effect, Error> {
+        match change {
+            Change::Create { name, partitions, settings } => {
+                let record = self.catalogue.draft(&name, partitions, settings, random_id())?;
+                let fresh = self.stage_topic(&name, &record, 0);
+                Ok(Effect::Enter { name, record, fresh })
+            }
+            Change::Alter { name, settings } => {
+                let record = self.catalogue.altered(&name, settings)?;
+                self.staged.state.insert(topic_key(&name).into(), Some(record.encode().into()));
+                Ok(Effect::Enter { name, record, fresh: Vec::new() })
+            }
+            Change::Grow { name, partitions } => {
+                let known = self.catalogue.find(&name)?.partitions;
+                let (record, _more) = self.catalogue.grown(&name, partitions)?;
+                let fresh = self.stage_topic(&name, &record, known);
+                Ok(Effect::Enter { name, record, fresh })
+            }
+            Change::Delete { name } => {
+                self.catalogue.find(&name)?;
+                self.staged.state.insert(topic_key(&name).into(), None);
+                for id in self.catalogue.numbers_of(&name) {
+                    self.staged.state.insert(bounds_key(id).into(), None);
+                    for who in self.producers.of_partition(id) {
+                        self.staged.state.insert(state_key("", &producer_key(who)).into(), None);
+                    }
+                }
+                Ok(Effect::Delete { name })
+            }
+            Change::TrimBefore { partition, offset } => {
+                let part = self.shared.part(&partition)?;
+                let Bounds { start, high_watermark } = part.lock().bounds;
+                let to = if offset < 0 { high_watermark } else { offset.max(start) };
+                if to > high_watermark {
+                    return Err(Error::OutOfRange { offset, start, end: high_watermark });
+                }
+                self.stage_bounds(part.id, to, high_watermark);
+                Ok(Effect::Trim { part, start: to })
+            }
+        }
+    }
+
+    /// Notes bounds that the batches alone will not tell after a restart.
+    pub(super) fn stage_bounds(&mut self, id: u32, start: Offset, end: Offset) {
+        let value = Bytes::copy_from_slice(&encode_bounds(start, end));
+        self.staged.state.insert(bounds_key(id).into(), Some(value));
+    }
+
+    /// Stages a topic with partitions beyond the `known` ones and gives those out, still unseen.
+    fn stage_topic(&mut self, name: &Arc<str>, record: &Record, known: i32) -> Vec<Arc<Part>> {
+        let policy = Policy::new(record.settings());
+        let mut numbers = self.catalogue.numbers;
+        let fresh: Vec<Arc<Part>> = (0..)
+            .zip(record.numbers())
+            .skip(usize::try_from(known).unwrap_or(0))
+            .map(|(index, id)| {
+                numbers.partition = numbers.partition.max(id + 1);
+                Arc::new(Part::new(id, Partition::new(Arc::clone(name), index), policy))
+            })
+            .collect();
+        self.staged.state.insert(topic_key(name).into(), Some(record.encode().into()));
+        self.staged.state.insert(Numbers::key().into(), Some(Bytes::copy_from_slice(&numbers.encode())));
+        fresh
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Arc<Topic> {
+        match effect {
+            Effect::Enter { name, record, fresh } => {
+                for id in self.catalogue.numbers_of(&name) {
+                    if let Some(part) = self.by_id.get(&id) {
+                        part.lock().policy = Policy::new(record.settings());
+                    }
+                }
+                let mut parts = self.shared.parts.write().unwrap_or_else(PoisonError::into_inner);
+                for part in fresh {
+                    self.catalogue.numbers.partition = self.catalogue.numbers.partition.max(part.id + 1);
+                    self.by_id.insert(part.id, Arc::clone(&part));
+                    parts.insert(part.name.clone(), part);
+                }
+                drop(parts);
+                let topic = self.catalogue.enter(name, record);
+                self.shared.topics.send_replace(self.catalogue.topics());
+                topic
+            }
+            Effect::Delete { name } => {
+                let topic = Arc::clone(self.catalogue.get(&name).expect("found when it was staged"));
+                let ids = self.catalogue.numbers_of(&name);
+                self.catalogue.remove(&name);
+                self.shared.topics.send_replace(self.catalogue.topics());
+                let mut parts = self.shared.parts.write().unwrap_or_else(PoisonError::into_inner);
+                for id in ids {
+                    let Some(part) = self.by_id.remove(&id) else { continue };
+                    parts.remove(&part.name);
+                    self.tails.retain(|(_, tail)| *tail != id);
+                    self.producers.forget_partition(id);
+                    self.garbage.extend(part.delete().into_iter().map(|chunk| (id, chunk)));
+                }
+                topic
+            }
+            Effect::Trim { part, start } => {
+                self.trim(&part, start);
+                let topic = self.catalogue.get(&part.name.topic);
+                Arc::clone(topic.expect("a partition's topic is in the catalogue"))
+            }
+        }
+    }
+
+    /// Forgets what lies before `start`; the chunks go with the following commits.
+    pub(super) fn trim(&mut self, part: &Arc<Part>, start: Offset) {
+        let mut inner = part.lock();
+        while inner.chunks.front().is_some_and(|c| c.last() < start) {
+            let chunk = inner.pop_chunk().expect("there is a front");
+            self.garbage.push_back((part.id, chunk));
+        }
+        let bytes: usize = super::header::headers(inner.durable_tail())
+            .take_while(|(_, h)| h.last() < start)
+            .map(|(_, h)| h.bytes)
+            .sum();
+        inner.drop_tail(bytes);
+        if inner.tail.is_empty() {
+            self.tails.remove(&(inner.tail_seq, part.id));
+        }
+        let bounds = Bounds { start: start.max(inner.bounds.start), ..inner.bounds };
+        inner.publish(bounds);
+    }
+
+    fn producer_id(&mut self, reply: Reply<i64>) -> Result<(), Error> {
+        if self.producer_ids.is_empty() {
+            let from = self.catalogue.numbers.producer;
+            let numbers = Numbers { producer: from + PRODUCER_BLOCK, ..self.catalogue.numbers };
+            self.staged.state.insert(Numbers::key().into(), Some(Bytes::copy_from_slice(&numbers.encode())));
+            match self.flush() {
+                Ok(()) => {
+                    self.catalogue.numbers = numbers;
+                    self.producer_ids = from..numbers.producer;
+                }
+                Err(Flush::Full) => {
+                    self.rollback();
+                    let _gone = reply.send(Err(Error::Full));
+                    return Ok(());
+                }
+                Err(Flush::Fatal(error)) => {
+                    self.rollback();
+                    let _gone = reply.send(Err(error.clone()));
+                    return Err(error);
+                }
+            }
+        }
+        let id = self.producer_ids.next().expect("a block was just taken");
+        let _gone = reply.send(Ok(id));
+        Ok(())
+    }
+
+    fn retain_now(&mut self, reply: Reply<()>) -> Result<(), Error> {
+        let result = self.retain();
+        let _gone = reply.send(result.clone());
+        result
+    }
+
+    /// What happens without anybody asking. Writes only if there is something to delete.
+    fn tick(&mut self, now: Instant) -> Result<(), Error> {
+        if now >= self.retention_at || !self.garbage.is_empty() {
+            self.retention_at = now + RETENTION_PERIOD;
+            self.retain()?;
+        }
+        if now >= self.housekeeping_at {
+            self.housekeeping_at = now + HOUSEKEEPING_PERIOD;
+            self.forget_producers(now);
+            if self.deleted_chunks > 0 {
+                self.deleted_chunks = 0;
+                self.shared.with_store(|store| {
+                    store.release_pages();
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets producers in RAM now and in the file with the next commit.
+    pub(super) fn forget_producers(&mut self, now: Instant) {
+        for who in self.producers.expire(now) {
+            self.staged.state.insert(state_key("", &producer_key(who)).into(), None);
+        }
+        self.shared.figures.producer_bytes.store(self.producers.memory_bytes(), Ordering::Relaxed);
+    }
+}
+
+/// Answers work that will not be done.
+fn refuse(work: Work, why: &Error) {
+    match work {
+        Work::Write(job) => drop(job.reply.send(Err(why.clone()))),
+        Work::Change { reply, .. } => drop(reply.send(Err(why.clone()))),
+        Work::ProducerId(reply) => drop(reply.send(Err(why.clone()))),
+        Work::Retain(reply) => drop(reply.send(Err(why.clone()))),
+    }
+}
+
+/// The batches of a write with their partitions.
+pub(super) fn resolve(shared: &Shared, batches: Vec<Append>) -> Result<Vec<(Arc<Part>, Bytes)>, Error> {
+    let parts = shared.parts.read().unwrap_or_else(PoisonError::into_inner);
+    let find = |append: Append| match parts.get(&append.partition) {
+        Some(part) => Ok((Arc::clone(part), append.batch)),
+        None => Err(Error::UnknownPartition(append.partition)),
+    };
+    batches.into_iter().map(find).collect()
+}
