@@ -112,7 +112,9 @@ pub(super) async fn serve(broker: Arc<Broker>, stream: TcpStream, peer: SocketAd
             Ok(None) => continue,
             Err(end) => break end,
         };
-        if let Err(end) = send(&broker, &stream, answer).await {
+        let sent = send(&broker, &stream, answer).await;
+        broker.show_memory();
+        if let Err(end) = sent {
             break end;
         }
     };

@@ -189,11 +189,7 @@ pub(super) async fn dispatch(connection: &Connection, frame: Bytes, mut share: S
     let unsupported = || Close::Unsupported { key: header.api_key, version: header.api_version };
     let row = TABLE.iter().find(|row| row.key as i16 == header.api_key).ok_or_else(unsupported)?;
     connection.broker.metrics.request(header.api_key);
-    connection
-        .broker
-        .metrics
-        .memory_bytes
-        .set(i64::try_from(connection.broker.budget.taken_bytes()).unwrap_or(i64::MAX));
+    connection.broker.show_memory();
     if !(row.min..=row.max).contains(&header.api_version) || !row.key.api().supports(header.api_version) {
         if row.key != ApiKey::ApiVersions {
             return Err(unsupported());
