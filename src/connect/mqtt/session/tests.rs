@@ -116,7 +116,7 @@ fn a_message_sent_anew_after_its_release_is_recognised() {
     assert_eq!(take(&mut s, &message(2, 1, "b", true)), Taken::Recorded);
     // No more are remembered than a broker can still be in doubt about.
     let mut s = session();
-    for id in 1..=1000 {
+    for id in 1..=10_000 {
         take(&mut s, &message(2, id, "x", false));
         s.release(id);
     }
