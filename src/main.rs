@@ -1,2 +1,7 @@
 //! The `brooklet` program: arguments in, exit code out. Everything else is the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    brooklet::cli::main()
+}

@@ -13,6 +13,7 @@ use std::{
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use tokio::{
+    io::Interest,
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
@@ -111,9 +112,7 @@ pub(super) async fn serve(broker: Arc<Broker>, stream: TcpStream, peer: SocketAd
             Ok(None) => continue,
             Err(end) => break end,
         };
-        let sent = send(&broker, &stream, answer).await;
-        broker.show_memory();
-        if let Err(end) = sent {
+        if let Err(end) = send(&broker, &stream, answer).await {
             break end;
         }
     };
@@ -135,13 +134,12 @@ async fn watched(
     if !api::waits(key) {
         return handling.await;
     }
-    let (mut handling, mut byte) = (std::pin::pin!(handling), [0]);
+    let mut handling = std::pin::pin!(handling);
     tokio::select! {
         biased;
         answer = &mut handling => answer,
-        // Readiness alone may be stale from reading this request; a peek looks at the socket itself.
-        ahead = stream.peek(&mut byte) => match ahead {
-            Ok(1..) => handling.await, // the next request is there already
+        ready = stream.ready(Interest::READABLE) => match ready {
+            Ok(ready) if !ready.is_read_closed() => handling.await, // the next request is there already
             _ => Err(Close::Gone),
         },
     }

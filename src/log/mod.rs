@@ -568,6 +568,11 @@ impl Log {
         self.ask(queue::Work::Retain(reply), answer).await
     }
 
+    /// Why the writer thread has stopped; `None` while it works. The daemon then ends and starts anew by recovery.
+    pub fn stopped(&self) -> Option<Error> {
+        self.0.shared.queue.closed()
+    }
+
     /// Commits what waits and stops the writer thread. Later calls answer [`Error::Stopped`].
     pub async fn close(&self) {
         let handle = Arc::clone(&self.0);
@@ -596,6 +601,12 @@ async fn without_a_clock<T>(mut answer: oneshot::Receiver<T>) -> Result<T, TryRe
             Err(closed) => return Err(closed),
         }
     }
+}
+
+/// LMDB's version, such as `0.9.70`.
+pub fn lmdb_version() -> String {
+    let version = heed::lmdb_version();
+    format!("{}.{}.{}", version.major, version.minor, version.patch)
 }
 
 /// The quota in force: a share of the file system counts what the log itself has taken of it, so that it stays the

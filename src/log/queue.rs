@@ -187,6 +187,11 @@ impl Queue {
     }
 
     /// Why nothing can enter.
+    /// Why nothing is taken any more; `None` while it is.
+    pub(super) fn closed(&self) -> Option<Error> {
+        self.lock().closed.clone()
+    }
+
     pub(super) fn why_closed(&self) -> Error {
         self.lock().closed.clone().unwrap_or_else(|| Error::Stopped("the log is closed".into()))
     }

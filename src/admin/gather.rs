@@ -1,0 +1,172 @@
+//! The other parts' figures, gathered into the status document and the gauges of `/metrics`.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use super::status;
+use crate::{
+    connect,
+    groups::{self, Groups},
+    log::Log,
+    metrics::Registry,
+    record::Partition,
+    streams::{self, Streams},
+    supervise,
+};
+
+/// What is reported on.
+#[derive(Clone)]
+pub struct Parts {
+    /// Name, version and addresses.
+    pub node: status::Node,
+    /// When the daemon became ready.
+    pub since: Instant,
+    /// The log's durability, by its name in the configuration.
+    pub durability: String,
+    /// The log.
+    pub log: Log,
+    /// Consumer groups.
+    pub groups: Groups,
+    /// Connectors.
+    pub worker: connect::Worker,
+    /// Streams.
+    pub streams: Streams,
+    /// Tasks.
+    pub supervisor: supervise::Supervisor,
+    /// Metrics.
+    pub metrics: Registry,
+}
+
+impl Parts {
+    /// The status now.
+    pub fn status(&self) -> status::Status {
+        let usage = self.log.usage();
+        let uptime_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        status::Status {
+            node: status::Node { uptime_ms, ..self.node.clone() },
+            log: status::Log {
+                durability: self.durability.clone(),
+                live_bytes: usage.live_bytes,
+                quota_bytes: usage.quota_bytes,
+                file_bytes: usage.file_bytes,
+                memory_bytes: usage.memory_bytes,
+                written_bytes: usage.written_bytes,
+                ingested_bytes: usage.ingested_bytes,
+                commits: usage.commits,
+            },
+            topics: self.topics(),
+            groups: self.groups(),
+            connectors: self.worker.status().into_iter().map(connector).collect(),
+            streams: self.streams.status().into_iter().map(stream).collect(),
+            mirrors: BTreeMap::new(),
+            tasks: self.tasks(),
+        }
+    }
+
+    fn topics(&self) -> BTreeMap<String, status::Topic> {
+        let topics = self.log.topics().borrow().clone();
+        let mut out = BTreeMap::new();
+        for (name, topic) in &topics.by_name {
+            let mut row = status::Topic { partitions: topic.partitions, ..Default::default() };
+            for index in 0..topic.partitions {
+                let partition = Partition::new(std::sync::Arc::clone(name), index);
+                // A topic deleted meanwhile counts nothing.
+                if let Ok(bounds) = self.log.watch(&partition) {
+                    let bounds = *bounds.borrow();
+                    row.records += bounds.high_watermark - bounds.start;
+                }
+                row.bytes += self.log.partition_bytes(&partition).unwrap_or(0);
+            }
+            out.insert(name.to_string(), row);
+        }
+        out
+    }
+
+    fn groups(&self) -> BTreeMap<String, status::Group> {
+        let listed = self.groups.list().unwrap_or_default();
+        let row = |listed: groups::Listed| {
+            let members = self.groups.describe(&listed.group).ok().flatten().map_or(0, |d| d.members.len());
+            let committed = groups::offsets::of_group(&self.log, &listed.group).unwrap_or_default();
+            let behind = |(partition, committed): (Partition, groups::offsets::Committed)| {
+                let end = self.log.watch(&partition).map_or(committed.offset, |b| b.borrow().high_watermark);
+                (end - committed.offset).max(0)
+            };
+            let lag = committed.into_iter().map(behind).sum();
+            (listed.group, status::Group { state: listed.state.name().into(), members, lag })
+        };
+        listed.into_iter().map(row).collect()
+    }
+
+    fn tasks(&self) -> BTreeMap<String, status::Task> {
+        let troubled = self.supervisor.status().into_iter().filter(|(_, t)| t.restarts > 0);
+        troubled
+            .map(|(name, task)| {
+                let state = match task.state {
+                    supervise::State::Running => "running",
+                    supervise::State::BackingOff => "backing off",
+                    supervise::State::Finished => "finished",
+                };
+                (name, status::Task { state: state.into(), restarts: task.restarts, error: task.last_error })
+            })
+            .collect()
+    }
+
+    /// Sets the gauges that are read rather than counted.
+    pub fn count(&self) {
+        let usage = self.log.usage();
+        let gauge = |name: &str, help, value: u64| {
+            self.metrics.gauge(name, help, &[]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        gauge("brooklet_log_live_bytes", "Bytes of live chunks, tails and journal.", usage.live_bytes);
+        gauge("brooklet_log_quota_bytes", "Most bytes of live data.", usage.quota_bytes);
+        gauge("brooklet_log_file_bytes", "Size of the data file.", usage.file_bytes);
+        gauge("brooklet_log_memory_bytes", "Bytes of tails, overlay and index in RAM.", usage.memory_bytes);
+        let counted = |name: &str, help, value: u64| {
+            let counter = self.metrics.counter(name, help, &[]);
+            counter.add(value.saturating_sub(counter.get()));
+        };
+        counted("brooklet_log_written_bytes_total", "Bytes written to flash, whole pages.", usage.written_bytes);
+        counted("brooklet_log_ingested_bytes_total", "Bytes of batches taken in.", usage.ingested_bytes);
+        counted("brooklet_log_commits_total", "Commits.", usage.commits);
+        let uptime_s = self.since.elapsed().as_secs();
+        gauge("brooklet_uptime_seconds", "Seconds since the daemon was ready.", uptime_s);
+        if let Some((resident, anonymous)) = memory_bytes() {
+            gauge("brooklet_process_resident_memory_bytes", "Resident memory, mapped pages included.", resident);
+            gauge("brooklet_process_anonymous_memory_bytes", "Resident memory that is no page cache.", anonymous);
+        }
+        for (name, topic) in self.topics() {
+            let labels = [("topic", name.as_str())];
+            let set = |metric, help, value: i64| self.metrics.gauge(metric, help, &labels).set(value);
+            set("brooklet_topic_records", "Offsets kept, over all partitions.", topic.records);
+            set("brooklet_topic_bytes", "Bytes kept.", i64::try_from(topic.bytes).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+fn connector(c: connect::Status) -> (String, status::Connector) {
+    let state = serde_json::to_value(c.state).ok().and_then(|s| s.as_str().map(str::to_owned)).unwrap_or_default();
+    let row = status::Connector { class: c.class.to_owned(), state, records: c.records, error: c.last_error };
+    (c.name.to_string(), row)
+}
+
+/// `VmRSS` and `RssAnon` of this process.
+fn memory_bytes() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let value = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+        Some(line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    };
+    Some((value("VmRSS")?, value("RssAnon")?))
+}
+
+fn stream(s: streams::Status) -> (String, status::Stream) {
+    let names = |topics: Vec<std::sync::Arc<str>>| topics.iter().map(ToString::to_string).collect();
+    let row = status::Stream {
+        from: names(s.from),
+        to: names(s.to),
+        records_in: s.records_in,
+        records_out: s.records_out,
+        errors: s.dead_letters,
+        lag: s.positions.iter().map(|p| p.lag).sum(),
+    };
+    (s.name.to_string(), row)
+}

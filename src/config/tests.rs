@@ -1,0 +1,116 @@
+//! What the configuration promises: all errors at once, nothing secret shown, the shipped file is the default.
+
+use std::time::Duration;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Vec<String>> {
+    let environment = |name: &str| match name {
+        "HOME" => Some("/home/edge".to_owned()),
+        "CENTRAL" => Some("s3cret".to_owned()),
+        _ => None,
+    };
+    Config::parse(Some(Path::new("b.toml")), text, &Overrides::default(), &environment)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn problems(text: &str) -> Vec<String> {
+    parse(text).err().expect("the text has problems")
+}
+
+#[test]
+fn the_shipped_file_is_the_default() {
+    let config = parse("").unwrap();
+    assert_eq!(config.node.data_dir, Path::new("/home/edge/.local/state/brooklet"));
+    assert_eq!(config.log.linger, Duration::from_millis(250));
+    assert_eq!(config.connectors.keys().collect::<Vec<_>>(), ["host"]);
+    assert_eq!(config.streams.keys().collect::<Vec<_>>(), ["cpu_alert", "metrics"]);
+    assert_eq!(config.admin.listen, "127.0.0.1:8083");
+    let again = parse(DEFAULTS).unwrap();
+    assert_eq!(again.show(), config.show());
+}
+
+/// What is commented out must work when the comment sign goes.
+#[test]
+fn the_commented_keys_are_right_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("central");
+    fs::write(&secret, "pw\n").unwrap();
+    let text: String = DEFAULTS
+        .lines()
+        .map(|line| {
+            let bare = line.strip_prefix("# ").unwrap_or_default();
+            let is_key = bare.starts_with('[')
+                || bare.split_once(" = ").is_some_and(|(k, _)| !k.trim_matches('"').contains(' '));
+            format!("{}\n", if is_key { bare } else { line })
+        })
+        .collect();
+    let config = parse(&text.replace("/etc/brooklet/credentials/central", &secret.display().to_string())).unwrap();
+    assert!(config.connectors.contains_key("sensors"), "{text}");
+    assert!(config.mirror.contains_key("central") && config.topics.contains_key("metric.cpu.alert"), "{text}");
+    assert!(!config.show().contains("pw\""), "{}", config.show());
+}
+
+#[test]
+fn all_errors_are_found_at_once_with_file_line_key_value_and_what_was_expected() {
+    let found = problems(
+        "[log]\nlinger = \"250 parsecs\"\ndurablity = \"strict\"\non_full = \"explode\"\n\n[nod]\nname = \"x\"\n\n[admin]\nlisten = 5\n",
+    );
+    assert_eq!(found.len(), 5, "{found:#?}");
+    assert!(found[0].starts_with("b.toml:2: log.linger = \"250 parsecs\": "), "{}", found[0]);
+    assert_eq!(found[1], "b.toml:3: log.durablity = \"strict\": unknown key; did you mean 'durability'?");
+    assert!(
+        found[2].starts_with("b.toml:4: log.on_full = \"explode\": unknown variant `explode`, expected"),
+        "{}",
+        found[2]
+    );
+    assert_eq!(found[3], "b.toml:6: nod: unknown key; did you mean 'node'?");
+    assert!(
+        found[4].starts_with("b.toml:10: admin.listen = 5: invalid type: integer `5`, expected a string"),
+        "{}",
+        found[4]
+    );
+}
+
+#[test]
+fn syntax_errors_name_the_line() {
+    let found = problems("[log]\nlinger = \n");
+    assert!(found[0].starts_with("b.toml:2: not TOML: "), "{found:?}");
+}
+
+#[test]
+fn enabled_false_alone_switches_a_built_in_part_off() {
+    let config = parse("[streams.cpu_alert]\nenabled = false\n[connectors.host]\nenabled = false\n").unwrap();
+    assert_eq!(config.streams.keys().collect::<Vec<_>>(), ["metrics"]);
+    assert!(config.connectors.is_empty());
+}
+
+#[test]
+fn a_stream_with_its_own_from_replaces_the_built_in_one() {
+    let config = parse("[streams.metrics]\nfrom = [\"a\"]\nto = \"b\"\n").unwrap();
+    assert!(!config.show().contains("metricset.name"), "{}", config.show());
+}
+
+#[test]
+fn secrets_are_resolved_and_never_shown() {
+    let mirror = "[mirror.c]\nbootstrap_servers = [\"h:1\"]\ntopics = [\"a\"]\nusername = \"u\"\nsecurity_protocol = \"SASL_PLAINTEXT\"\nsasl_mechanism = \"PLAIN\"\n";
+    let config = parse(&format!("{mirror}password = \"${{env:CENTRAL}}\"\n")).unwrap();
+    assert!(!config.show().contains("s3cret"), "{}", config.show());
+    let found = problems(&format!("{mirror}password = \"${{env:MISSING}}\"\n"));
+    assert_eq!(found, ["b.toml:7: mirror.c.password = ****: the environment variable MISSING is not set"],);
+    let found = problems(&format!("{mirror}password_file = \"/nowhere/x\"\n"));
+    assert!(found[0].contains("/nowhere/x: No such file"), "{found:?}");
+}
+
+#[test]
+fn the_command_line_beats_the_file() {
+    let overrides = Overrides {
+        data_dir: Some("/d".into()),
+        listen: Some("127.0.0.1:1".into()),
+        admin: Some("127.0.0.1:2".into()),
+    };
+    let config = Config::parse(None, "", &overrides, &|_| None).unwrap();
+    assert_eq!(config.node.data_dir, Path::new("/d"));
+    assert_eq!(config.admin.listen, "127.0.0.1:2");
+    assert!(config.show().contains("PLAINTEXT://127.0.0.1:1"));
+}
