@@ -21,6 +21,8 @@ mod tests;
 use std::collections::VecDeque;
 
 pub(super) use identity::{Identity, Record, Target};
+#[cfg(test)]
+pub(super) use tests::Rules;
 
 use crate::record::Offset;
 
@@ -392,11 +394,6 @@ impl Delivery {
         self.next
     }
 
-    /// Batches sent and not answered.
-    pub(super) fn in_flight(&self) -> usize {
-        self.flights.len()
-    }
-
     /// The newest timestamp of the last acknowledged batch.
     pub(super) fn acked_max_ts_ms(&self) -> Option<i64> {
         self.acked_max_ts_ms
@@ -518,10 +515,21 @@ impl Delivery {
             self.doubt.as_mut().expect("begun in the line above").stage = Stage::TailEnd;
             return self.poll_doubt(now);
         }
-        if !is_gap && self.next < self.source.1 && self.flights.len() < self.window(now) {
-            return Step::Send { from: self.next };
-        }
-        Step::Idle
+        self.sendable(now).map_or(Step::Idle, |from| Step::Send { from })
+    }
+
+    /// Where the next batch begins, if one may go out now: as [`Step::Send`], without asking anything.
+    pub(super) fn sendable(&self, now: Now) -> Option<Offset> {
+        let is_ready = self.halted.is_none()
+            && !self.asked
+            && !self.persist
+            && self.first_answer_ms.is_some()
+            && now.mono_ms >= self.not_before_ms
+            && self.doubt.is_none()
+            && self.identity.is_some();
+        let has_tail = self.flights.is_empty() && self.acked < self.next;
+        let has_records = self.source.0 <= self.next && self.next < self.source.1;
+        (is_ready && !has_tail && has_records && self.flights.len() < self.window(now)).then_some(self.next)
     }
 
     /// May the batch `[first, end)` with this newest timestamp go out? Then it is in flight.
@@ -743,7 +751,8 @@ impl Delivery {
         }
         let step = match doubt.stage {
             Stage::Quarantine => {
-                let waits = doubt.had_flight || !doubt.reset;
+                // What was answered, if only by a refusal, cannot come late.
+                let waits = doubt.had_flight;
                 let end = self.quarantine_end();
                 if waits && now.mono_ms < end {
                     return Step::Wait { until_ms: end };

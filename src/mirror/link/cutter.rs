@@ -1,0 +1,179 @@
+//! Cuts the next batch out of the log: large ones pass as they lie, small ones are joined and compressed.
+//!
+//! A batch of one record per request moves a handful of records per round trip, so joining is not an optimisation but
+//! what makes a slow link usable. Pass-through costs a copy and two checksums.
+
+use bytes::{Buf as _, Bytes};
+
+use crate::{
+    log::{self, Log},
+    record::{
+        BatchError, Coalescer, Codec, Offset, Partition, Producer, Unpacker,
+        batch::{self, Header},
+    },
+};
+
+/// From this size on a batch goes as it lies.
+const PASS_BYTES: usize = 32 << 10;
+/// One of this many records that is already zstd, too.
+const PASS_RECORDS: i32 = 64;
+/// Read from the log at once.
+const READ_BYTES: usize = 64 << 10;
+/// Largest batch that is unpacked.
+const UNPACK_BYTES: usize = 4 << 20;
+
+/// A batch for the target, without its stamp.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub(super) first: Offset,
+    /// One after the last.
+    pub(super) end: Offset,
+    pub(super) max_ts_ms: i64,
+    pub(super) bytes: Bytes,
+}
+
+/// Why nothing could be cut.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CutError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// The stored batch.
+    #[error("batch at offset {offset}: {error}")]
+    Batch {
+        /// Where.
+        offset: Offset,
+        /// What is wrong with it.
+        error: BatchError,
+    },
+    /// Nothing to mirror before this offset.
+    #[error("no records before offset {next}")]
+    Hole {
+        /// The next offset with a record.
+        next: Offset,
+    },
+}
+
+/// Shared by all partitions of a link: buffers and codec contexts exist once.
+#[derive(Debug)]
+pub(super) struct Cutter {
+    coalescer: Coalescer,
+    splitter: Unpacker,
+    codec: Codec,
+    batch_bytes: usize,
+}
+
+impl Cutter {
+    pub(super) fn new(codec: Codec, batch_bytes: usize) -> Self {
+        let (coalescer, splitter) = (Coalescer::new(UNPACK_BYTES), Unpacker::new(UNPACK_BYTES));
+        Self { coalescer, splitter, codec, batch_bytes }
+    }
+
+    /// Gives buffers back.
+    pub(super) fn release(&mut self) {
+        self.coalescer.release();
+        self.splitter.release();
+    }
+
+    /// The next batch from `from` on; `None` at the end. `buffer` holds what was read and not used yet. With `limit`
+    /// no batch grows beyond so many bytes of records.
+    pub(super) async fn cut(
+        &mut self,
+        log: &Log,
+        partition: &Partition,
+        buffer: &mut Bytes,
+        from: Offset,
+        limit: Option<usize>,
+    ) -> Result<Option<Cut>, CutError> {
+        self.coalescer.clear();
+        let mut at = from;
+        let mut max_ts_ms = i64::MIN;
+        let most = limit.unwrap_or(self.batch_bytes);
+        while self.coalescer.size_bytes() < most || self.coalescer.is_empty() {
+            if buffer.is_empty() {
+                *buffer = log.read(partition, at, READ_BYTES).await?.batches;
+            }
+            let wrong = |error| CutError::Batch { offset: at, error };
+            if buffer.is_empty() {
+                break;
+            }
+            let header = Header::parse(buffer).map_err(wrong)?;
+            let size = header.batch_bytes();
+            if size > buffer.len() {
+                return Err(wrong(BatchError::Short(buffer.len())));
+            }
+            if header.last_offset() < at {
+                buffer.advance(size);
+                continue;
+            }
+            if header.base_offset > at || header.is_control() {
+                if !self.coalescer.is_empty() {
+                    break;
+                }
+                let next = if header.base_offset > at { header.base_offset } else { header.last_offset() + 1 };
+                return Err(CutError::Hole { next });
+            }
+            if !header.is_dense() {
+                // A compacted batch: sequences could not be told from offsets any more.
+                return Err(wrong(BatchError::Rewrite("records are missing within it")));
+            }
+            let is_whole = header.base_offset == at && limit.is_none() && header.must_rewrite().is_none();
+            let is_packed = header.codec() == Codec::Zstd && header.records_count >= PASS_RECORDS;
+            if is_whole && (size >= PASS_BYTES || is_packed) {
+                if !self.coalescer.is_empty() {
+                    break;
+                }
+                return Ok(Some(pass(buffer.split_to(size), &header)));
+            }
+            if !self.coalescer.is_empty() && self.coalescer.size_bytes() + size > most {
+                break;
+            }
+            let pushed = match limit {
+                None => self.coalescer.push(&buffer[..size], at),
+                Some(limit) => self.push_part(&buffer[..size], at, limit),
+            };
+            match pushed {
+                Ok(()) => {}
+                // Packs too well to be unpacked here: as it lies, then.
+                Err(BatchError::TooLarge { .. }) if is_whole && at == from => {
+                    self.coalescer.clear();
+                    return Ok(Some(pass(buffer.split_to(size), &header)));
+                }
+                Err(error) => {
+                    self.coalescer.clear();
+                    return Err(wrong(error));
+                }
+            }
+            max_ts_ms = max_ts_ms.max(header.max_timestamp_ms);
+            let dealt_with = self.coalescer.span().map_or(at, |(_, last)| last + 1);
+            if dealt_with <= header.last_offset() {
+                break;
+            }
+            buffer.advance(size);
+            at = dealt_with;
+        }
+        let Some((first, last)) = self.coalescer.span() else { return Ok(None) };
+        let bytes = self.coalescer.finish(Producer::NONE, self.codec, self.codec.default_level());
+        Ok(Some(Cut { first, end: last + 1, max_ts_ms, bytes }))
+    }
+
+    /// Adds records of one batch until `limit` is reached, at least one.
+    fn push_part(&mut self, bytes: &[u8], from: Offset, limit: usize) -> Result<(), BatchError> {
+        batch::check(bytes)?;
+        for record in self.splitter.records(bytes)? {
+            let record = record?;
+            if record.offset < from {
+                continue;
+            }
+            if !self.coalescer.is_empty() && self.coalescer.size_bytes() + record.body_bytes() > limit {
+                break;
+            }
+            self.coalescer.push_record(&record)?;
+        }
+        Ok(())
+    }
+}
+
+fn pass(bytes: Bytes, header: &Header) -> Cut {
+    Cut { first: header.base_offset, end: header.last_offset() + 1, max_ts_ms: header.max_timestamp_ms, bytes }
+}
