@@ -165,8 +165,10 @@ impl Intake {
 
     /// Makes the records and the source's own positions durable together, or nothing.
     ///
-    /// `positions` are keys and values of this connector alone; `None` removes a key. Commits become durable in the
-    /// order in which their futures are first polled. Dropping the future after that does not take the write back.
+    /// `positions` are keys and values of this connector alone; `None` removes a key. Commits polled by one task, as
+    /// with `FuturesOrdered`, become durable in the order in which they are first polled; of tasks that race each other
+    /// so do all but those that wait for room in the log's queue. Dropping the future after its first poll does not
+    /// take the write back.
     ///
     /// # Errors
     /// [`IntakeError`]; nothing of this commit is durable then, topics made for it stay.
