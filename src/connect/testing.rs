@@ -10,12 +10,17 @@ use crate::{
 
 /// A log in a directory that goes with the first part of the answer.
 pub(super) fn open_log() -> (tempfile::TempDir, Log) {
+    open_log_with(Duration::from_millis(1))
+}
+
+/// As [`open_log`], with that longest wait for company.
+pub(super) fn open_log_with(linger: Duration) -> (tempfile::TempDir, Log) {
     let dir = tempfile::tempdir().unwrap();
     let config = log::Config {
         dir: dir.path().to_owned(),
         quota_bytes: Some(64 << 20),
         durability: log::Durability::Strict,
-        linger: Duration::from_millis(1),
+        linger,
         ack_linger: Duration::ZERO,
         on_full: log::OnFull::DropOldest,
         memory_limit_bytes: 8 << 20,

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::connect::testing::{open_log, read_all, read_batches};
+use crate::connect::testing::{open_log, open_log_with, read_all, read_batches};
 
 fn values(read: &[crate::connect::testing::Read]) -> Vec<String> {
     read.iter().map(|r| String::from_utf8(r.value.clone().unwrap()).unwrap()).collect()
@@ -151,4 +151,21 @@ async fn nothing_to_commit_is_no_commit() {
     let intake = intake(&log, 1);
     intake.commit(vec![], vec![], Urgency::Waited).await.unwrap();
     assert_eq!(intake.brought(), Brought::default());
+}
+
+#[tokio::test]
+async fn overlapping_commits_keep_each_other_company() {
+    let (_dir, log) = open_log_with(std::time::Duration::from_millis(200));
+    make_topic(&log, "t", 1).await;
+    let intake = intake(&log, 1);
+    let before = log.usage().commits;
+    let commits = (0..20).map(|i| {
+        let records = vec![SourceRecord::new("t", i.to_string())];
+        intake.commit(records, vec![], Urgency::Unattended)
+    });
+    for answer in futures_util::future::join_all(commits).await {
+        answer.unwrap();
+    }
+    let flushes = log.usage().commits - before;
+    assert!((1..10).contains(&flushes), "{flushes}");
 }
