@@ -8,6 +8,8 @@
 //! put into a result, because a misspelt name must not become a silent "no". Evaluation never does I/O, is bounded in
 //! steps and in the size of its result, and knows no clock. The only user of minijinja.
 
+mod uses;
+
 use std::{
     collections::HashSet,
     io::{self, Write},
@@ -19,6 +21,7 @@ use minijinja::{
     value::{Object, ValueKind},
 };
 
+pub use self::uses::Uses;
 use crate::record::RecordView;
 
 /// What [`Scope::of_record`] offers.
@@ -70,22 +73,6 @@ pub struct Template {
     uses: Uses,
 }
 
-/// The variables that expressions use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Uses(HashSet<String>);
-
-impl Uses {
-    /// Whether this variable is used.
-    pub fn has(&self, variable: &str) -> bool {
-        self.0.contains(variable)
-    }
-
-    /// Adds the variables of `other`.
-    pub fn extend(&mut self, other: &Self) {
-        self.0.extend(other.0.iter().cloned());
-    }
-}
-
 /// The variables' values for one evaluation. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Scope(Value);
@@ -108,14 +95,17 @@ pub enum Variable<'a> {
 impl Scope {
     /// A record's variables, those in `uses` only.
     ///
-    /// `key` is text, `value` is parsed as JSON and is text if it is not JSON, `headers` are texts by name (the last of
+    /// `key` is text, `value` is parsed as JSON (of its members those in `uses`) and is text if it is not JSON, `headers` are texts by name (the last of
     /// a name), `timestamp` is in milliseconds since 1970.
     pub fn of_record(record: &RecordView<'_>, topic: &Arc<str>, partition: i32, uses: &Uses) -> Self {
-        let mut fields = Vec::with_capacity(uses.0.len());
+        let mut fields = Vec::with_capacity(RECORD_VARIABLES.len());
         for name in RECORD_VARIABLES.iter().filter(|n| uses.has(n)) {
             let value = match *name {
                 "key" => bytes_value(record.key),
-                "value" => payload_value(record.value),
+                "value" => match record.value.and_then(|v| uses.read_payload(v)) {
+                    Some(value) => value,
+                    None => bytes_value(record.value),
+                },
                 "headers" => record
                     .headers()
                     .map(|h| (String::from_utf8_lossy(h.key).into_owned(), bytes_value(h.value)))
@@ -174,7 +164,7 @@ fn payload_value(payload: Option<&[u8]>) -> Value {
     }
 }
 
-/// Compiles every expression; built once, because its filters take some 20 KB.
+/// Compiles every expression; built once, because it holds a table of all filters and tests.
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| environment(UndefinedBehavior::SemiStrict));
 
 fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
@@ -194,8 +184,8 @@ impl Expression {
     pub fn compile(source: &str, variables: &[&str]) -> Result<Self, Error> {
         let refused = |error: &minijinja::Error| compile_error(source, error);
         let compiled = ENVIRONMENT.compile_expression_owned(source.to_owned()).map_err(|e| refused(&e))?;
-        let uses = Uses(compiled.undeclared_variables(false));
-        check_variables(source, &uses, variables)?;
+        check_variables(source, &compiled.undeclared_variables(false), variables)?;
+        let uses = Uses::of_expression(source, variables);
         // Unknown filters show only when they run. With nothing defined and nothing strict, most of them do.
         let trial = environment(UndefinedBehavior::Chainable);
         let tried = trial.compile_expression(source).and_then(|e| e.eval(Value::from_object(Fields(Vec::new()))));
@@ -265,8 +255,8 @@ impl Template {
         let mut environment = environment(UndefinedBehavior::SemiStrict);
         environment.add_template_owned(Self::NAME, source.to_owned()).map_err(|e| compile_error(source, &e))?;
         let template = environment.get_template(Self::NAME).map_err(|e| compile_error(source, &e))?;
-        let uses = Uses(template.undeclared_variables(false));
-        check_variables(source, &uses, variables)?;
+        check_variables(source, &template.undeclared_variables(false), variables)?;
+        let uses = Uses::of_template(source, variables);
         environment.set_undefined_behavior(UndefinedBehavior::Chainable);
         let tried = environment.render_str(source, Value::from_object(Fields(Vec::new())));
         environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
@@ -304,10 +294,10 @@ impl Template {
     }
 }
 
-fn check_variables(source: &str, uses: &Uses, variables: &[&str]) -> Result<(), Error> {
+fn check_variables(source: &str, used: &HashSet<String>, variables: &[&str]) -> Result<(), Error> {
     // minijinja counts its global functions as variables until they are called.
     let is_known = |name: &str| variables.contains(&name) || ENVIRONMENT.globals().any(|(global, _)| global == name);
-    let Some(unknown) = uses.0.iter().filter(|u| !is_known(u)).min() else { return Ok(()) };
+    let Some(unknown) = used.iter().filter(|u| !is_known(u)).min() else { return Ok(()) };
     let at = source.find(unknown.as_str()).unwrap_or(0);
     Err(compile_error_at(source, format!("unknown variable '{unknown}' (known: {})", variables.join(", ")), at))
 }

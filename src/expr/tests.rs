@@ -167,7 +167,78 @@ fn evaluation_is_bounded() {
     assert!(why(eval("1.0 / 0", event).unwrap_err()).contains("not finite"));
 }
 
+/// What is skipped of a payload changes no answer.
+#[test]
+fn a_part_of_the_payload_answers_as_the_whole() {
+    let mixed = include_str!("../../tests/samples/wire-9.2.3.ndjson");
+    let process = include_str!("../../tests/samples/wire-process-7.2.0-linux.ndjson");
+    let others =
+        [r#"{"system":5}"#, r#"{"system":null,"host":[{"name":1}]}"#, "[]", "text", "5", r#"{"host":{"name":""}}"#];
+    let mut builder = Builder::new();
+    for event in mixed.lines().chain(process.lines()).chain(CPU.lines()).chain(others) {
+        builder.push(0, None, Some(event.as_bytes()), &[]).unwrap();
+    }
+    builder.push(0, None, None, &[]).unwrap();
+    let batch = builder.finish(Codec::None, 0);
+    let mut unpacker = Unpacker::new(1 << 20);
+    for record in unpacker.records(&batch).unwrap() {
+        let record = record.unwrap();
+        for source in [
+            MAP,
+            "value.metricset.name == 'cpu'",
+            "value.system.cpu.total.norm.pct > 0.5",
+            "value.system is defined and value.system.cpu is defined",
+            "value.system | length",
+            "value['host']['name'][1:3] ~ value.host.name",
+            "value.process.args[0]",
+            "value.host | tojson",
+            "value.agent.name | default('x')",
+            "not value.a.b",
+            "value.host.name if value.host else value.service",
+            "value",
+        ] {
+            let expression = Expression::compile(source, RECORD_VARIABLES).unwrap();
+            let part = Scope::of_record(&record, &"t".into(), 0, expression.uses());
+            let whole = of_value(record.value);
+            assert_eq!(expression.is_true(&part), expression.is_true(&whole), "{source}");
+            assert_eq!(expression.value(&part, 10_000), expression.value(&whole, 10_000), "{source}");
+        }
+    }
+}
+
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        "[ab]{0,3}".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 30, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            prop::collection::vec(("[abc]", inner), 0..4)
+                .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
 proptest! {
+    #[test]
+    fn any_part_of_any_payload_answers_as_the_whole(json in json(), source in "value(\\.[abc]|\\['[abc]'\\]|\\[0\\]){0,3}") {
+        let bytes = serde_json::to_vec(&json).unwrap();
+        let mut builder = Builder::new();
+        builder.push(0, None, Some(&bytes), &[]).unwrap();
+        let batch = builder.finish(Codec::None, 0);
+        let mut unpacker = Unpacker::new(1 << 20);
+        let record = unpacker.records(&batch).unwrap().next().unwrap().unwrap();
+        for source in [source.clone(), format!("{source} is defined"), format!("[{source}, value.a]")] {
+            let expression = Expression::compile(&source, RECORD_VARIABLES).unwrap();
+            let part = Scope::of_record(&record, &"t".into(), 0, expression.uses());
+            prop_assert_eq!(expression.value(&part, 10_000), expression.value(&of_value(record.value), 10_000));
+        }
+    }
+
     #[test]
     fn any_value_is_an_answer(value in prop::collection::vec(any::<u8>(), 0..100)) {
         let scope = of_value(Some(&value));

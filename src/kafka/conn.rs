@@ -13,7 +13,6 @@ use std::{
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use tokio::{
-    io::Interest,
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
@@ -112,7 +111,9 @@ pub(super) async fn serve(broker: Arc<Broker>, stream: TcpStream, peer: SocketAd
             Ok(None) => continue,
             Err(end) => break end,
         };
-        if let Err(end) = send(&broker, &stream, answer).await {
+        let sent = send(&broker, &stream, answer).await;
+        broker.show_memory();
+        if let Err(end) = sent {
             break end;
         }
     };
@@ -134,12 +135,13 @@ async fn watched(
     if !api::waits(key) {
         return handling.await;
     }
-    let mut handling = std::pin::pin!(handling);
+    let (mut handling, mut byte) = (std::pin::pin!(handling), [0]);
     tokio::select! {
         biased;
         answer = &mut handling => answer,
-        ready = stream.ready(Interest::READABLE) => match ready {
-            Ok(ready) if !ready.is_read_closed() => handling.await, // the next request is there already
+        // Readiness alone may be stale from reading this request; a peek looks at the socket itself.
+        ahead = stream.peek(&mut byte) => match ahead {
+            Ok(1..) => handling.await, // the next request is there already
             _ => Err(Close::Gone),
         },
     }

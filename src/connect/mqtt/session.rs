@@ -5,8 +5,13 @@
 //! * An acknowledgement leaves only after the commit that holds what it promises, and all of them leave in the order
 //!   in which the packets came.
 //! * A QoS 2 message and its packet identifier are one commit. While the identifier is held, the same message under
-//!   it is a repetition: acknowledged, not recorded. PUBREL removes the identifier, and PUBCOMP, which allows the
-//!   broker to use it anew, leaves only after that removal is durable.
+//!   it is a repetition: acknowledged, not recorded. PUBREL releases the identifier, and PUBCOMP, which allows the
+//!   broker to use it anew, leaves only after the release is durable.
+//! * The last [`MOST_RELEASED`] released identifiers are remembered: Mosquitto (2.0.11 seen) sends a message anew after
+//!   PUBREL if two connections in a row break at that point, which the standard forbids (4.3.3). It counts identifiers
+//!   up, so one that it just released means the message that it was. A broker that uses an identifier again at once
+//!   shows it by a message under a remembered one that is not marked as repeated; from then on, also after a restart,
+//!   nothing is remembered of it.
 //! * What is not yet durable is bounded in messages and bytes; beyond that the connection is not read.
 //!
 //! **When to hurry.** Nobody waits for a sensor's message, so a commit may linger for company, which spares the flash.
@@ -40,6 +45,10 @@ const BATCH_RECORDS: usize = 256;
 const BATCH_BYTES: usize = 128 << 10;
 /// Messages that may wait for their commit.
 const MOST_RECORDS: usize = 1024;
+
+/// Released identifiers that are remembered. Mosquitto 2.0.11 does not keep to its window when we come back again and
+/// again: 1,213 messages were seen on their way at once, of a window of 10.
+const MOST_RELEASED: usize = 4096;
 
 /// Prefix of the keys of packet identifiers.
 const PACKET_IDS: u8 = b'q';
@@ -75,6 +84,11 @@ impl Identity {
     /// True if that key belongs to this session.
     pub(super) fn owns(self, key: &[u8]) -> bool {
         key.get(1..9) == Some(&self.0)
+    }
+
+    /// The key that is there if the broker uses identifiers again at once. It sorts and is read with the identifiers.
+    fn reuse(self) -> Bytes {
+        self.packet_ids()
     }
 
     fn packet_id(self, id: u16) -> Bytes {
@@ -122,6 +136,27 @@ pub(super) fn digest(publish: &Publish) -> u64 {
     hash.0
 }
 
+/// A recorded QoS 2 message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    digest: u64,
+    is_released: bool,
+}
+
+impl Held {
+    fn write(self) -> Bytes {
+        let mut value = [0; 9];
+        value[..8].copy_from_slice(&self.digest.to_be_bytes());
+        value[8] = u8::from(self.is_released);
+        Bytes::copy_from_slice(&value)
+    }
+
+    fn read(value: &[u8]) -> Option<Self> {
+        let (digest, rest) = value.split_first_chunk()?;
+        Some(Self { digest: u64::from_be_bytes(*digest), is_released: rest == [1] })
+    }
+}
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -165,8 +200,12 @@ struct Flight {
 #[derive(Debug)]
 pub(super) struct Session {
     identity: Identity,
-    /// Packet identifiers of QoS 2 messages that are recorded (or in a commit) and not released.
-    held: BTreeMap<u16, u64>,
+    /// Packet identifiers of QoS 2 messages that are recorded (or in a commit).
+    held: BTreeMap<u16, Held>,
+    /// Those of them that are released, oldest first.
+    released: VecDeque<u16>,
+    /// The broker uses identifiers again at once, so that released ones must not be remembered.
+    reuses_at_once: bool,
     batch: Batch,
     flights: VecDeque<Flight>,
     /// Acknowledgements that may leave.
@@ -187,17 +226,19 @@ pub(super) struct Session {
 impl Session {
     /// A session that holds the packet identifiers found in `positions`.
     pub(super) fn new(identity: Identity, positions: &[(Bytes, Bytes)], most_bytes: usize, is_careful: bool) -> Self {
-        let held = positions
+        let own = identity.packet_ids();
+        let held: BTreeMap<u16, Held> = positions
             .iter()
-            .filter(|(key, _)| key.len() == 11 && key.starts_with(&identity.packet_ids()))
             .filter_map(|(key, value)| {
-                let id = u16::from_be_bytes(key[9..].try_into().ok()?);
-                Some((id, u64::from_be_bytes(value.as_ref().try_into().ok()?)))
+                let id = key.strip_prefix(own.as_ref())?.try_into().ok()?;
+                Some((u16::from_be_bytes(id), Held::read(value)?))
             })
             .collect();
         Self {
             identity,
+            released: held.iter().filter(|(_, held)| held.is_released).map(|(id, _)| *id).collect(),
             held,
+            reuses_at_once: positions.iter().any(|(key, _)| *key == identity.reuse()),
             batch: Batch::default(),
             flights: VecDeque::new(),
             ready: Vec::new(),
@@ -215,6 +256,7 @@ impl Session {
     /// The broker has no session of ours: what it called by the held identifiers is gone. Commit this before
     /// subscribing, so that no message can meet an old identifier.
     pub(super) fn forget(&mut self) -> Vec<Position> {
+        self.released.clear();
         std::mem::take(&mut self.held).into_keys().map(|id| (self.identity.packet_id(id), None)).collect()
     }
 
@@ -249,24 +291,25 @@ impl Session {
             self.note_arrival(now);
         }
         let mut taken = Taken::Recorded;
-        let mut digest_of_new = 0;
-        if publish.qos == 2 {
-            digest_of_new = digest(publish);
-            match self.held.get(&publish.packet_id) {
-                Some(held) if *held == digest_of_new => {
-                    self.acknowledge(Ack::Received(publish.packet_id));
-                    return Taken::Repeated;
-                }
-                Some(_) => taken = Taken::Replaced,
-                None => {}
+        let new = if publish.qos == 2 { digest(publish) } else { 0 };
+        if publish.qos == 2
+            && let Some(held) = self.held.get(&publish.packet_id).copied()
+        {
+            let is_same = held.digest == new;
+            if is_same && (!held.is_released || publish.is_repeat) {
+                self.acknowledge(Ack::Received(publish.packet_id));
+                return Taken::Repeated;
+            }
+            if !held.is_released {
+                taken = Taken::Replaced;
+            } else if !publish.is_repeat {
+                self.forget_released();
             }
         }
         match record() {
             Some(record) => {
                 if publish.qos == 2 {
-                    self.held.insert(publish.packet_id, digest_of_new);
-                    let value = Bytes::copy_from_slice(&digest_of_new.to_be_bytes());
-                    self.batch.positions.push((self.identity.packet_id(publish.packet_id), Some(value)));
+                    self.hold(publish.packet_id, Held { digest: new, is_released: false });
                 }
                 let bytes = size(&record);
                 self.batch.records.push(record);
@@ -284,12 +327,42 @@ impl Session {
         taken
     }
 
-    /// Takes PUBREL: the identifier is removed, then PUBCOMP may leave.
+    /// Takes PUBREL: the identifier is released, then PUBCOMP may leave.
     pub(super) fn release(&mut self, packet_id: u16) {
-        if self.held.remove(&packet_id).is_some() {
-            self.batch.positions.push((self.identity.packet_id(packet_id), None));
+        match self.held.get(&packet_id).copied() {
+            Some(Held { is_released: false, .. }) if self.reuses_at_once => {
+                self.held.remove(&packet_id);
+                self.batch.positions.push((self.identity.packet_id(packet_id), None));
+            }
+            Some(held) if !held.is_released => {
+                self.hold(packet_id, Held { is_released: true, ..held });
+                self.released.push_back(packet_id);
+                if self.released.len() > MOST_RELEASED
+                    && let Some(oldest) = self.released.pop_front()
+                {
+                    self.held.remove(&oldest);
+                    self.batch.positions.push((self.identity.packet_id(oldest), None));
+                }
+            }
+            _ => {}
         }
         self.acknowledge(Ack::Complete(packet_id));
+    }
+
+    fn hold(&mut self, packet_id: u16, held: Held) {
+        self.held.insert(packet_id, held);
+        self.released.retain(|id| *id != packet_id);
+        self.batch.positions.push((self.identity.packet_id(packet_id), Some(held.write())));
+    }
+
+    /// The broker uses identifiers again at once; a message under one it released is another one.
+    fn forget_released(&mut self) {
+        self.reuses_at_once = true;
+        self.batch.positions.push((self.identity.reuse(), Some(Bytes::from_static(b"1"))));
+        for id in std::mem::take(&mut self.released) {
+            self.held.remove(&id);
+            self.batch.positions.push((self.identity.packet_id(id), None));
+        }
     }
 
     /// The next commit to begin, if it is time; ask again after each packet that was read and each commit that ended.

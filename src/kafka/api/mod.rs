@@ -20,6 +20,7 @@ use super::{
     limits::Share,
 };
 use crate::{
+    groups::Error as GroupError,
     log::{Error as LogError, SequenceError, Topic},
     record::Partition,
     wire::{ApiKey, Decoder, ErrorCode, Message, RequestHeader, encode_response},
@@ -29,7 +30,6 @@ use crate::{
 pub(crate) const LEADER_EPOCH: i32 = 0;
 
 /// What a handler knows of the connection it answers on.
-#[allow(dead_code, reason = "the group APIs use all of it")]
 pub(crate) struct Connection {
     pub(crate) broker: Arc<Broker>,
     pub(crate) peer: SocketAddr,
@@ -39,7 +39,6 @@ pub(crate) struct Connection {
 }
 
 /// What a handler gets beside its request.
-#[allow(dead_code, reason = "the group APIs use all of it")]
 pub(crate) struct Context<'a> {
     pub(crate) broker: &'a Arc<Broker>,
     pub(crate) connection: &'a Connection,
@@ -50,7 +49,6 @@ pub(crate) struct Context<'a> {
     share: Mutex<Share>,
 }
 
-#[allow(dead_code, reason = "the group APIs use all of it")]
 impl Context<'_> {
     /// The address clients are told for this node.
     pub(crate) fn advertised(&self) -> (String, i32) {
@@ -130,6 +128,15 @@ table! {
     Fetch in fetch: 4..=17,
     ListOffsets in list_offsets: 1..=10,
     Metadata in metadata: 0..=13,
+    OffsetCommit in offset_commit: 2..=9,
+    OffsetFetch in offset_fetch: 1..=9,
+    FindCoordinator in find_coordinator: 0..=6,
+    JoinGroup in join_group: 0..=9,
+    Heartbeat in heartbeat: 0..=4,
+    LeaveGroup in leave_group: 0..=5,
+    SyncGroup in sync_group: 0..=5,
+    DescribeGroups in describe_groups: 0..=6,
+    ListGroups in list_groups: 0..=5,
     ApiVersions in api_versions: 0..=4,
     CreateTopics in create_topics: 2..=7,
     DeleteTopics in delete_topics: 1..=6,
@@ -144,10 +151,12 @@ table! {
     AlterReplicaLogDirs in alter_replica_log_dirs: 1..=2,
     DescribeLogDirs in describe_log_dirs: 1..=4,
     CreatePartitions in create_partitions: 0..=3,
+    DeleteGroups in delete_groups: 0..=2,
     ElectLeaders in elect_leaders: 0..=2,
     IncrementalAlterConfigs in incremental_alter_configs: 0..=1,
     AlterPartitionReassignments in alter_partition_reassignments: 0..=0,
     ListPartitionReassignments in list_partition_reassignments: 0..=0,
+    OffsetDelete in offset_delete: 0..=0,
     DescribeCluster in describe_cluster: 0..=2,
     ListConfigResources in list_config_resources: 0..=1,
     DescribeTopicPartitions in describe_topic_partitions: 0..=0,
@@ -189,11 +198,7 @@ pub(super) async fn dispatch(connection: &Connection, frame: Bytes, mut share: S
     let unsupported = || Close::Unsupported { key: header.api_key, version: header.api_version };
     let row = TABLE.iter().find(|row| row.key as i16 == header.api_key).ok_or_else(unsupported)?;
     connection.broker.metrics.request(header.api_key);
-    connection
-        .broker
-        .metrics
-        .memory_bytes
-        .set(i64::try_from(connection.broker.budget.taken_bytes()).unwrap_or(i64::MAX));
+    connection.broker.show_memory();
     if !(row.min..=row.max).contains(&header.api_version) || !row.key.api().supports(header.api_version) {
         if row.key != ApiKey::ApiVersions {
             return Err(unsupported());
@@ -241,6 +246,29 @@ pub(crate) fn error_code(error: &LogError) -> ErrorCode {
         // Retriable in every client, so a producer waits for room instead of losing the record.
         LogError::Full => ErrorCode::NOT_ENOUGH_REPLICAS,
         LogError::Stopped(_) | LogError::Open(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
+/// Kafka's code for an error of the groups.
+fn group_error_code(error: &GroupError) -> ErrorCode {
+    match error {
+        GroupError::InvalidGroupId => ErrorCode::INVALID_GROUP_ID,
+        GroupError::InvalidSessionTimeout => ErrorCode::INVALID_SESSION_TIMEOUT,
+        GroupError::UnknownMember => ErrorCode::UNKNOWN_MEMBER_ID,
+        GroupError::IllegalGeneration => ErrorCode::ILLEGAL_GENERATION,
+        GroupError::RebalanceInProgress => ErrorCode::REBALANCE_IN_PROGRESS,
+        GroupError::InconsistentProtocol => ErrorCode::INCONSISTENT_GROUP_PROTOCOL,
+        GroupError::FencedInstance => ErrorCode::FENCED_INSTANCE_ID,
+        GroupError::MemberIdRequired(_) => ErrorCode::MEMBER_ID_REQUIRED,
+        GroupError::GroupFull => ErrorCode::GROUP_MAX_SIZE_REACHED,
+        GroupError::NotAvailable => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        GroupError::NonEmpty => ErrorCode::NON_EMPTY_GROUP,
+        GroupError::NotFound => ErrorCode::GROUP_ID_NOT_FOUND,
+        GroupError::Subscribed => ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC,
+        GroupError::UnknownPartition(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        GroupError::MetadataTooLarge => ErrorCode::OFFSET_METADATA_TOO_LARGE,
+        // Clients look for the coordinator and try again; a storage error they would take for final here.
+        GroupError::Log(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
     }
 }
 
