@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use brooklet::groups::offsets;
 use brooklet::wire::{
     ErrorCode,
     delete_groups::DeleteGroupsRequest,
+    delete_topics::DeleteTopicsRequest,
     describe_groups::{DescribeGroupsRequest, DescribedGroup},
     find_coordinator::FindCoordinatorRequest,
     heartbeat::HeartbeatRequest,
@@ -375,6 +377,20 @@ async fn offsets_without_members_make_a_group_that_can_be_deleted() {
     assert_eq!(fetch(&mut client, "g", 8).await.0, -1);
     let none = OffsetDeleteRequest { group_id: "none".into(), topics: vec![topic("t")] };
     assert_eq!(client.call(&none, 0).await.error_code, ErrorCode::GROUP_ID_NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_deleted_topic_takes_its_committed_offsets_along() {
+    let broker = Broker::start().await;
+    let topic = broker.topic("t", 1, &[]).await;
+    let mut client = broker.connect().await;
+    assert_eq!(commit(&mut client, "g", None, 7, 8).await, ErrorCode::NONE);
+    let delete = DeleteTopicsRequest { topic_names: vec!["t".into()], ..Default::default() };
+    assert_eq!(client.call(&delete, 5).await.responses[0].error_code, ErrorCode::NONE);
+    assert!(offsets::forget_topic(&broker.log, topic.id).unwrap().is_empty(), "gone in the same commit");
+    broker.topic("t", 1, &[]).await;
+    assert_eq!(fetch(&mut client, "g", 8).await.0, -1);
+    assert_eq!(describe(&mut client, "g", 6).await.error_code, ErrorCode::GROUP_ID_NOT_FOUND);
 }
 
 #[tokio::test]

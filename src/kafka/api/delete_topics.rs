@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::{Close, Context, error_code};
 use crate::{
-    log::{Change, Topics},
+    groups,
+    log::{self, Change, TopicId, Topics},
     wire::{
         ErrorCode,
         delete_topics::{DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse},
@@ -27,7 +28,7 @@ pub(super) async fn handle(context: &Context<'_>, request: DeleteTopicsRequest) 
         match find(context, &context.topics(), &asked) {
             Ok((name, id)) => {
                 (result.name, result.topic_id) = (Some(name.to_string()), id);
-                if let Err(error) = context.broker.log.change(Change::Delete { name }, Vec::new()).await {
+                if let Err(error) = delete(context, name, id).await {
                     (result.error_code, result.error_message) = (error_code(&error), Some(error.to_string()));
                 }
             }
@@ -38,11 +39,18 @@ pub(super) async fn handle(context: &Context<'_>, request: DeleteTopicsRequest) 
     Ok(response)
 }
 
+/// Deletes the topic and what groups have committed for it in one commit.
+async fn delete(context: &Context<'_>, name: Arc<str>, id: TopicId) -> Result<(), log::Error> {
+    let offsets = groups::offsets::forget_topic(&context.broker.log, id)?;
+    context.broker.log.change(Change::Delete { name }, offsets).await?;
+    Ok(())
+}
+
 fn find(
     context: &Context<'_>,
     topics: &Topics,
     asked: &DeleteTopicState,
-) -> Result<(Arc<str>, crate::log::TopicId), ErrorCode> {
+) -> Result<(Arc<str>, TopicId), ErrorCode> {
     if !context.broker.settings.broker_flag("delete.topic.enable") {
         let old = context.version < 3;
         return Err(if old { ErrorCode::INVALID_REQUEST } else { ErrorCode::TOPIC_DELETION_DISABLED });
