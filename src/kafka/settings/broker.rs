@@ -56,7 +56,7 @@ pub(super) const BROKER: &[Setting] = &[
     Setting::new("log.cleaner.min.cleanable.ratio", Double, "0.5", Ratio, Accepted, NONE, "Default of min.cleanable.dirty.ratio."),
     Setting::new("log.cleaner.min.compaction.lag.ms", Long, "0", Range(0, MAX), Accepted, NONE, "Default of min.compaction.lag.ms."),
     Setting::new("log.cleaner.threads", Int, "1", Range(0, I32), Accepted, NONE, "Without effect."),
-    Setting::new("log.cleanup.policy", List, "delete", ListOf(&["delete", "compact"]), Honoured, NONE, "Default of cleanup.policy."),
+    Setting::new("log.cleanup.policy", List, "delete", ListOf(&["delete", "compact"]), Fixed, NONE, "Default of cleanup.policy; a topic that shall compact says so itself."),
     Setting::new("log.dir", List, "", Anything, Fixed, NONE, "The data directory."),
     Setting::new("log.dirs", List, "", Anything, Fixed, NONE, "The data directory."),
     Setting::new("log.flush.interval.messages", Long, "9223372036854775807", Range(1, MAX), Accepted, NONE, "Without effect: every acknowledged record is on flash already."),

@@ -283,7 +283,16 @@ impl Settings {
                 }
             }
         }
-        Ok(Self(Mutex::new(Arc::new(layers))))
+        let settings = Self(Mutex::new(Arc::new(layers)));
+        settings.tell(log);
+        Ok(settings)
+    }
+
+    /// Tells the log what holds for topics that say nothing themselves.
+    fn tell(&self, log: &Log) {
+        let silent = Topic { name: "".into(), id: [0; 16], partitions: 1, settings: BTreeMap::new() };
+        let number = |name| self.topic_number(&silent, name);
+        log.set_retention_defaults(number("retention.ms"), number("retention.bytes"));
     }
 
     fn layers(&self) -> Arc<Layers> {
@@ -396,6 +405,12 @@ impl Settings {
             })
             .collect();
         log.commit(Write { state, ..Write::default() }).await?;
+        self.set(scope, changes);
+        self.tell(log);
+        Ok(())
+    }
+
+    fn set(&self, scope: Scope, changes: BTreeMap<String, Option<String>>) {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let layers = Arc::make_mut(&mut guard);
         let layer = if scope == Scope::Broker { &mut layers.broker } else { &mut layers.brokers };
@@ -405,7 +420,6 @@ impl Settings {
                 None => layer.remove(&name),
             };
         }
-        Ok(())
     }
 }
 
