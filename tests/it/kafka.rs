@@ -422,3 +422,85 @@ async fn producer_ids_are_never_given_twice_and_transactions_refused() {
     let response = client.call(&request, 4).await;
     assert_eq!(response.error_code, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
 }
+
+#[tokio::test]
+async fn a_repeated_batch_of_an_idempotent_producer_lands_once() {
+    let broker = Broker::start().await;
+    broker.topic("t", 1, &[]).await;
+    let mut client = broker.connect().await;
+    let id = client.call(&InitProducerIdRequest::default(), 4).await.producer_id;
+    let numbered = |epoch, sequence, count: usize| {
+        let values = std::iter::repeat_n((None, "v"), count);
+        batch_of(values, Producer { id, epoch, sequence }, Codec::None)
+    };
+    let mut sent = async |epoch, sequence, count| {
+        let answer = produce(&mut client, "t", 0, numbered(epoch, sequence, count)).await;
+        (answer.error_code, answer.base_offset)
+    };
+    assert_eq!(sent(0, 0, 2).await, (ErrorCode::NONE, 0));
+    assert_eq!(sent(0, 2, 3).await, (ErrorCode::NONE, 2));
+    assert_eq!(sent(0, 0, 2).await, (ErrorCode::NONE, 0), "the offset of the first time");
+    assert_eq!(sent(0, 9, 1).await, (ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1));
+    assert_eq!(sent(1, 0, 1).await, (ErrorCode::NONE, 5), "a new epoch begins at 0");
+    assert_eq!(sent(0, 5, 1).await.0, ErrorCode::INVALID_PRODUCER_EPOCH);
+    assert_eq!(fetch(&mut client, "t", 0, 0).await.high_watermark, 6);
+}
+
+#[tokio::test]
+async fn the_fault_of_one_partition_does_not_fail_the_others() {
+    let broker = Broker::start().await;
+    broker.topic("t", 3, &[]).await;
+    let mut client = broker.connect().await;
+    let mut request = produce_request("t", 0, batch(&["a"]), -1);
+    for (index, records) in [(1, Bytes::from_static(b"nonsense")), (2, batch(&["c"])), (9, batch(&["d"]))] {
+        request.topic_data[0].partition_data.push(PartitionProduceData { index, records: Some(records) });
+    }
+    let response = client.call(&request, 9).await;
+    let codes: Vec<_> = response.responses[0].partition_responses.iter().map(|p| (p.index, p.error_code)).collect();
+    assert_eq!(
+        codes,
+        [
+            (0, ErrorCode::NONE),
+            (1, ErrorCode::CORRUPT_MESSAGE),
+            (2, ErrorCode::NONE),
+            (9, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_old_reader_of_zstd_is_told_and_the_records_stay_packed() {
+    let broker = Broker::start().await;
+    broker.topic("t", 1, &[]).await;
+    let mut client = broker.connect().await;
+    let long = "z".repeat(500);
+    let packed = batch_of([(None, long.as_str())], Producer::NONE, Codec::Zstd);
+    let early = client.call(&produce_request("t", 0, packed.clone(), -1), 6).await;
+    assert_eq!(early.responses[0].partition_responses[0].error_code, ErrorCode::UNSUPPORTED_COMPRESSION_TYPE);
+    assert_eq!(produce(&mut client, "t", 0, packed.clone()).await.error_code, ErrorCode::NONE);
+    let old = only(client.call(&fetch_request("t", 0, 0), 9).await);
+    assert_eq!((old.error_code, old.records.len()), (ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, 0));
+    let stored = fetch(&mut client, "t", 0, 0).await.records;
+    assert_eq!(stored[16..], packed[16..], "all but offset and epoch as it was sent");
+}
+
+#[tokio::test]
+async fn the_advertised_address_is_the_one_configured_or_reached() {
+    let broker = Broker::with(|c| c.advertised = "edge.example:19092".parse().unwrap()).await;
+    let response = broker.connect().await.call(&MetadataRequest::default(), 9).await;
+    assert_eq!((response.brokers[0].host.as_str(), response.brokers[0].port), ("edge.example", 19092));
+    let broker = Broker::with(|c| c.listeners = vec!["PLAINTEXT://[::1]:0".parse().unwrap()]).await;
+    let response = broker.connect().await.call(&MetadataRequest::default(), 9).await;
+    assert_eq!(response.brokers[0].host, "::1");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_one_line_with_the_mend() {
+    let broker = Broker::start().await;
+    let address = broker.address();
+    let config =
+        brooklet::kafka::Config { listeners: vec![format!("{address}").parse().unwrap()], ..Default::default() };
+    let error = broker.serve_again(&config).await.err().expect("the port is taken").to_string();
+    assert!(error.contains(&format!("port {}", address.port())) && error.contains("--listen"), "{error}");
+    assert!(!error.contains('\n'));
+}

@@ -72,6 +72,14 @@ impl Broker {
         Self { kafka, log, metrics, supervisor, _dir: dir }
     }
 
+    /// A second server on the same log.
+    pub(crate) async fn serve_again(&self, config: &Config) -> Result<Kafka, brooklet::kafka::Error> {
+        let clock: log::Clock = Arc::new(|| 0);
+        let groups = Groups::new(self.log.clone(), config.groups(), Arc::clone(&clock), &self.metrics);
+        let (log, metrics, supervisor) = (self.log.clone(), self.metrics.clone(), self.supervisor.clone());
+        serve(config, Parts { log, groups, metrics, supervisor, data_dir: String::new(), clock }).await
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.kafka.addresses()[0]
     }
