@@ -23,6 +23,7 @@ use crate::{
     kafka,
     log::{self, Log},
     metrics::Registry,
+    mirror::Mirror,
     streams,
     supervise::Supervisor,
     systemd::Notifier,
@@ -108,6 +109,11 @@ pub async fn run(config: Config, announce: impl FnOnce(&Ready)) -> anyhow::Resul
         anyhow::anyhow!("{}", problems.iter().map(|p| &p.reason[..]).collect::<Vec<_>>().join("; "))
     })?;
 
+    let mut mirrors = Vec::new();
+    for (name, link) in &config.mirror {
+        mirrors.push(Mirror::start(name, &config.node.name, link.clone(), &log, &supervisor, &metrics)?);
+    }
+
     let ready = Ready {
         name: config.node.name.clone(),
         data_dir: config.node.data_dir.clone(),
@@ -130,6 +136,7 @@ pub async fn run(config: Config, announce: impl FnOnce(&Ready)) -> anyhow::Resul
         groups,
         worker,
         streams,
+        mirrors,
         supervisor: supervisor.clone(),
         metrics,
     };

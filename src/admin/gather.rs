@@ -8,6 +8,7 @@ use crate::{
     groups::{self, Groups},
     log::Log,
     metrics::Registry,
+    mirror::Mirror,
     record::Partition,
     streams::{self, Streams},
     supervise,
@@ -30,6 +31,8 @@ pub struct Parts {
     pub worker: connect::Worker,
     /// Streams.
     pub streams: Streams,
+    /// Links to the centre.
+    pub mirrors: Vec<Mirror>,
     /// Tasks.
     pub supervisor: supervise::Supervisor,
     /// Metrics.
@@ -57,7 +60,7 @@ impl Parts {
             groups: self.groups(),
             connectors: self.worker.status().into_iter().map(connector).collect(),
             streams: self.streams.status().into_iter().map(stream).collect(),
-            mirrors: BTreeMap::new(),
+            mirrors: self.mirrors.iter().map(mirror).collect(),
             tasks: self.tasks(),
         }
     }
@@ -156,6 +159,31 @@ fn memory_bytes() -> Option<(u64, u64)> {
         Some(line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
     };
     Some((value("VmRSS")?, value("RssAnon")?))
+}
+
+fn mirror(m: &Mirror) -> (String, status::Mirror) {
+    let s = m.status();
+    let detail = |p: crate::mirror::PartitionStatus| status::MirrorPartition {
+        source: p.source.to_string(),
+        target: p.target,
+        acked: p.acked,
+        end: p.end,
+        state: p.error.map_or_else(|| p.state.to_owned(), |e| format!("{}: {e}", p.state)),
+    };
+    let row = status::Mirror {
+        state: s.state,
+        target: s.target,
+        guarantee: s.guarantee,
+        partitions: s.partitions.len(),
+        lag: i64::try_from(s.lag_records).unwrap_or(i64::MAX),
+        safe_up_to_ms: s.safe_up_to_ms,
+        records: s.acked_records,
+        sent_bytes: s.sent_bytes,
+        possible_duplicates: s.possible_duplicates,
+        error: s.error,
+        detail: s.partitions.into_iter().map(detail).collect(),
+    };
+    (m.name().to_owned(), row)
 }
 
 fn stream(s: streams::Status) -> (String, status::Stream) {

@@ -20,10 +20,7 @@ pub use sections::{Log, Node, Topic};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::{admin, connect, kafka, streams};
-use later::mirror;
-/// Stand-ins.
-pub mod later;
+use crate::{admin, connect, kafka, mirror, streams};
 
 /// The documented default file, as shipped.
 pub const DEFAULTS: &str = include_str!("../../config/brooklet.toml");
@@ -375,6 +372,11 @@ impl Reader<'_> {
         for (name, link) in mirror {
             for (key, message) in link.check() {
                 let path = KeyPath::of(&["mirror", name, &key]);
+                let file = format!("{path}_file");
+                if self.problems.iter().any(|p| p.key == file) {
+                    // Missing because its file could not be read, which is said already.
+                    continue;
+                }
                 self.problems.push(self.document.problem(&path, message));
             }
         }

@@ -177,7 +177,7 @@ impl Config {
                 ("password", self.password.is_none()),
             ] {
                 if missing {
-                    say(key, format!("needed with security_protocol = {:?}", self.security_protocol));
+                    say(key, format!("needed with security_protocol = \"{}\"", self.security_protocol.name()));
                 }
             }
         }
