@@ -63,7 +63,6 @@ pub enum Error {
 }
 
 /// What every connection shares.
-#[allow(dead_code, reason = "the group and admin APIs use all of it")]
 pub(crate) struct Broker {
     pub(crate) log: Log,
     pub(crate) groups: Groups,
