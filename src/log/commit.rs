@@ -27,6 +27,7 @@ use super::{
     store::Store,
     writer::{Staged, Writer},
 };
+use crate::record::Offset;
 
 /// New batches of one partition that reach this are sealed without a stay in the journal.
 const DIRECT_BYTES: usize = CHUNK_BYTES / 2;
@@ -40,14 +41,17 @@ const MOST_FORCED: usize = 64;
 const MOST_DELETED: usize = 16;
 /// Chunks deleted to make room where the map was full.
 const ROOM_CHUNKS: usize = 8;
+/// Pages of the tree and the list of free pages that a commit may write beside its values.
+const COMMIT_PAGES: u64 = 64;
 /// Buffers kept between commits have at most this.
 const KEPT_BUFFER_BYTES: usize = 128 << 10;
 
 /// Why a commit did not happen. RAM is still as staged; the caller takes it back.
 #[derive(Debug)]
 pub(super) enum Flush {
-    /// No room in the map or on the disk.
-    Full,
+    /// No room, neither in the map nor, if so said, on the disk. A full disk is no reason to delete what was
+    /// acknowledged: somebody else may have filled it.
+    Full { is_disk: bool },
     /// The state of the file is unknown, or the environment refuses to go on.
     Fatal(Error),
 }
@@ -109,10 +113,12 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let store = shared.store();
         let store = store.as_ref().ok_or_else(|| Flush::Fatal(shared.queue.why_closed()))?;
+        let incoming = self.incoming_pages(&plan);
+        let has_room = store.has_room(2 * incoming + COMMIT_PAGES);
         let before = self.meter.bytes();
         let mut txn = store.write_txn().map_err(|e| fatal(&e))?;
         let deleting = self.plan_quota(&mut plan, store, &txn, room);
-        deleting.map_err(|e| failure(store, &e))?;
+        deleting.map_err(|e| failure(has_room, &e))?;
         self.stage_what_deletion_and_sealing_need(&plan);
         self.fill_entries(&mut plan, clock_ms);
         self.plan_trim(&mut plan);
@@ -122,7 +128,7 @@ impl Writer {
         let stat = match committed {
             Ok(stat) => stat,
             Err(error) => {
-                let failure = failure(store, &error);
+                let failure = failure(has_room, &error);
                 // A failed write of the meta page leaves the environment unusable; its next transaction says so.
                 return Err(match store.write_txn() {
                     Ok(_aborted) => failure,
@@ -199,6 +205,12 @@ impl Writer {
         pages(batches + state) * PAGE_BYTES as u64
     }
 
+    /// What the values of this commit will take, about.
+    fn incoming_pages(&self, plan: &Plan) -> u64 {
+        let sealed: u64 = plan.seals.iter().map(|seal| pages(seal.chunk.value_bytes())).sum();
+        self.incoming_journal_bytes(plan) / PAGE_BYTES as u64 + sealed
+    }
+
     fn plan_garbage(&mut self, plan: &mut Plan) {
         plan.garbage = self.garbage.len().min(MOST_DELETED.saturating_sub(plan.deleted.len()));
         plan.deleted.extend(self.garbage.iter().take(plan.garbage));
@@ -235,19 +247,28 @@ impl Writer {
         Ok(())
     }
 
-    /// Bounds of partitions that deletion empties, and the producers of sealed tails.
+    /// Bounds of partitions that deletion empties or that a replay of the journal would fill again, and the producers
+    /// of sealed tails.
     fn stage_what_deletion_and_sealing_need(&mut self, plan: &Plan) {
-        let mut gone: HashMap<u32, usize> = HashMap::new();
-        for (id, _) in &plan.deleted {
-            *gone.entry(*id).or_default() += 1;
+        // By partition: how many chunks go, and the offset after those that the journal may still hold too.
+        let mut gone: HashMap<u32, (usize, Option<Offset>)> = HashMap::new();
+        let oldest_seal = self.journal.oldest_seal();
+        for (id, chunk) in &plan.deleted {
+            let (count, after) = gone.entry(*id).or_default();
+            *count += 1;
+            if chunk.seal >= oldest_seal {
+                *after = Some(chunk.last() + 1).max(*after);
+            }
         }
-        for (id, count) in gone {
+        for (id, (count, after)) in gone {
             let Some(part) = self.by_id.get(&id).map(Arc::clone) else { continue };
             let inner = part.lock();
-            if inner.chunks.len() <= count && inner.tail.is_empty() {
-                let end = inner.next;
-                drop(inner);
-                self.stage_bounds(id, end, end);
+            let end = inner.next;
+            let is_emptied = inner.chunks.len() <= count && inner.tail.is_empty();
+            let start = if is_emptied { Some(end) } else { after.map(|after| after.max(inner.bounds.start)) };
+            drop(inner);
+            if let Some(start) = start {
+                self.stage_bounds(id, start, end);
             }
         }
         let mut producers = BTreeSet::new();
@@ -381,7 +402,8 @@ impl Writer {
                     let value = state.remove(key).flatten();
                     overlay.put(key, Held { value, seq });
                 }
-                self.journal.push(Entry { seq, bytes: pages(length) * PAGE_BYTES as u64, keys });
+                let bytes = pages(length) * PAGE_BYTES as u64;
+                self.journal.push(Entry { seq, bytes, seal: self.next_seal, keys });
             }
         }
         for (id, chunk) in &plan.deleted {
@@ -493,7 +515,7 @@ impl Writer {
     fn flush_alone(&mut self, expired: Vec<(u32, ChunkRef)>) -> Result<bool, Error> {
         match self.flush_deleting(expired, Room::IfOver) {
             Ok(()) => Ok(true),
-            Err(Flush::Full) => {
+            Err(Flush::Full { .. }) => {
                 self.staged = Staged::default();
                 tracing::warn!("no room to delete from the log; it is tried again");
                 Ok(false)
@@ -513,7 +535,7 @@ impl Writer {
             let before = self.live_pages;
             match self.flush_deleting(Vec::new(), Room::AtOnce) {
                 Ok(()) if self.live_pages < before => {}
-                Ok(()) | Err(Flush::Full) => return Ok(false),
+                Ok(()) | Err(Flush::Full { .. }) => return Ok(false),
                 Err(Flush::Fatal(error)) => return Err(error),
             }
         }
@@ -568,13 +590,13 @@ fn cut(tail: &[u8], from: usize, seal: u64, intake_s: u32) -> (usize, ChunkRef) 
 }
 
 /// Tells errors that pass from those that must stop the writer.
-fn failure(store: &Store, error: &heed::Error) -> Flush {
+fn failure(has_room: bool, error: &heed::Error) -> Flush {
     match error {
-        heed::Error::Mdb(heed::MdbError::MapFull) => Flush::Full,
+        heed::Error::Mdb(heed::MdbError::MapFull) => Flush::Full { is_disk: false },
         heed::Error::Io(io) => match io.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Flush::Full,
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Flush::Full { is_disk: true },
             // LMDB reports a short write, which is what a nearly full disk gives, as EIO.
-            Some(libc::EIO) if store.free_bytes().is_some_and(|free| free < 1 << 20) => Flush::Full,
+            Some(libc::EIO) if !has_room => Flush::Full { is_disk: true },
             _ => fatal(error),
         },
         _ => fatal(error),

@@ -10,6 +10,9 @@ pub(super) struct Entry {
     pub(super) seq: u64,
     /// What it takes in the file, in whole pages; an entry inside a leaf counts as none.
     pub(super) bytes: u64,
+    /// The next seal number when it was written; 0 where that is not known any more. Chunks with a lesser one cannot
+    /// hold batches of this entry or a later one.
+    pub(super) seal: u64,
     /// The state keys it holds.
     pub(super) keys: Vec<Box<[u8]>>,
 }
@@ -32,6 +35,11 @@ impl Journal {
     /// The number of the next entry.
     pub(super) fn next_seq(&self) -> u64 {
         self.next
+    }
+
+    /// The least seal number of a chunk that may hold batches which are still in the journal too.
+    pub(super) fn oldest_seal(&self) -> u64 {
+        self.entries.front().map_or(u64::MAX, |e| e.seal)
     }
 
     /// What all entries take.

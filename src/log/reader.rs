@@ -7,8 +7,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Error, Slice, Timed, header::headers, layout::ChunkRef, partition::Part, shared::Shared, store::Chunk};
-use crate::record::{Offset, Partition};
+use super::{
+    Error, Slice, Timed,
+    header::{Header, headers},
+    layout::ChunkRef,
+    partition::Part,
+    shared::Shared,
+    store::Chunk,
+};
+use crate::record::{BatchError, Offset, Partition, Unpacker};
+
+/// Most bytes that one batch may take unpacked while a timestamp is looked up in it.
+const UNPACKED_BYTES: usize = 16 << 20;
 
 /// Whole batches from the one that holds `from`; see [`super::Log::read`].
 pub(super) fn read(shared: &Shared, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Slice, Error> {
@@ -145,16 +155,27 @@ fn find(
 }
 
 fn in_batches(bytes: &[u8], start: Offset, is_wanted: &impl Fn(i64) -> bool, timestamp_ms: i64) -> Option<Timed> {
-    headers(bytes).find_map(|(at, header)| {
-        if header.last() < start || !is_wanted(header.max_timestamp_ms) {
-            return None;
-        }
-        in_batch(&bytes[at..at + header.bytes], start, timestamp_ms)
-            .or(Some(Timed { offset: header.base.max(start), timestamp_ms: header.max_timestamp_ms }))
-    })
+    headers(bytes)
+        .filter(|(_, header)| header.last() >= start && is_wanted(header.max_timestamp_ms))
+        .find_map(|(at, header)| in_batch(&bytes[at..at + header.bytes], &header, start, timestamp_ms))
 }
 
-/// Batch precision until records can be iterated.
-fn in_batch(_batch: &[u8], _start: Offset, _timestamp_ms: i64) -> Option<Timed> {
+/// The first record at or after the timestamp. A batch that does not unpack answers with its first offset: too early
+/// an offset costs a reader some records, too late a one would lose some.
+fn in_batch(batch: &[u8], header: &Header, start: Offset, timestamp_ms: i64) -> Option<Timed> {
+    let whole = Timed { offset: header.base.max(start), timestamp_ms: header.max_timestamp_ms };
+    let mut unpacker = Unpacker::new(UNPACKED_BYTES);
+    let records = match unpacker.records(batch) {
+        Ok(records) => records,
+        // A transaction's marker holds no record of anybody's.
+        Err(BatchError::Control) => return None,
+        Err(_) => return Some(whole),
+    };
+    for record in records {
+        let Ok(record) = record else { return Some(whole) };
+        if record.timestamp_ms >= timestamp_ms && record.offset >= start {
+            return Some(Timed { offset: record.offset, timestamp_ms: record.timestamp_ms });
+        }
+    }
     None
 }

@@ -71,7 +71,7 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
                 keys.push(Box::from(*key));
             }
         }
-        journal.push(Entry { seq, bytes: pages(value.len()) * PAGE_BYTES as u64, keys });
+        journal.push(Entry { seq, bytes: pages(value.len()) * PAGE_BYTES as u64, seal: 0, keys });
         entries.push((seq, clock_ms, frames));
     }
 

@@ -12,6 +12,8 @@ use std::{
 
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls, types};
 
+use rustix::io::Errno;
+
 use super::{
     Error,
     directory::Directory,
@@ -20,6 +22,8 @@ use super::{
 
 /// Bytes of the map beside the quota and its quarter: what commits and deletions need for themselves.
 const RESERVE_BYTES: u64 = 32 << 20;
+/// The file grows by this, which costs the file system's own journal less than growing with every commit.
+const GROWTH_BYTES: u64 = 1 << 20;
 /// Map sizes are multiples of the largest page size of a kernel we meet.
 const MAP_STEP_BYTES: u64 = 64 << 10;
 
@@ -173,12 +177,25 @@ impl Store {
         }
     }
 
-    pub(super) fn file_bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |m| m.len())
+    /// Makes sure that the file has room for so many pages beyond those in use, a MiB at a time, so that a full disk shows
+    /// before a commit and not within. False if the disk refuses; a file system that cannot tell counts as true.
+    pub(super) fn has_room(&self, more_pages: u64) -> bool {
+        let page = PAGE_BYTES as u64;
+        let used = (self.env.info().last_page_number as u64 + 1) * page;
+        let wanted = used + more_pages * page;
+        let has = self.file_bytes();
+        if has >= wanted {
+            return true;
+        }
+        let grow = |to: u64| rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), has, to - has);
+        match grow(wanted.max(has + GROWTH_BYTES)).or_else(|_| grow(wanted)) {
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => false,
+            Ok(()) | Err(_) => true,
+        }
     }
 
-    pub(super) fn free_bytes(&self) -> Option<u64> {
-        self.directory.free_bytes()
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |m| m.len())
     }
 
     pub(super) fn data_file(&self) -> std::path::PathBuf {

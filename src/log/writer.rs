@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::{
     Append, Appended, Bounds, Change, Error, OnFull, StateWrite, Topic,
-    catalogue::{Catalogue, Numbers, Record, bounds_key, encode_bounds, random_id, topic_key},
+    catalogue::{Catalogue, Numbers, Record, bounds_key, decode_bounds, encode_bounds, random_id, topic_key},
     commit::Flush,
     header::{Header, stamp},
     journal::Journal,
@@ -200,12 +200,12 @@ impl Writer {
             }
             match self.flush() {
                 Ok(()) => break,
-                Err(Flush::Full) => {
+                Err(Flush::Full { is_disk }) => {
                     self.rollback();
                     answers.clear();
                     refused.clear();
                     full_tries += 1;
-                    if full_tries > 2 || !self.make_room()? {
+                    if is_disk || full_tries > 2 || !self.make_room()? {
                         refused.extend((0..jobs.len()).map(|index| (index, Error::Full)));
                         break;
                     }
@@ -356,7 +356,7 @@ impl Writer {
         self.stage_state(&state);
         let (result, fatal) = match self.flush() {
             Ok(()) => (Ok(self.carry_out(effect)), Ok(())),
-            Err(Flush::Full) => {
+            Err(Flush::Full { .. }) => {
                 self.rollback();
                 (Err(Error::Full), Ok(()))
             }
@@ -411,10 +411,14 @@ impl Writer {
         }
     }
 
-    /// Notes bounds that the batches alone will not tell after a restart.
+    /// Notes bounds that the batches alone will not tell after a restart. What this commit already says of them holds:
+    /// a later start, or that the partition is deleted.
     pub(super) fn stage_bounds(&mut self, id: u32, start: Offset, end: Offset) {
-        let value = Bytes::copy_from_slice(&encode_bounds(start, end));
-        self.staged.state.insert(bounds_key(id).into(), Some(value));
+        let said = self.staged.state.entry(bounds_key(id).into());
+        let said = said.or_insert_with(|| Some(Bytes::copy_from_slice(&encode_bounds(start, end))));
+        if let Some((known_start, known_end)) = said.as_deref().and_then(decode_bounds) {
+            *said = Some(Bytes::copy_from_slice(&encode_bounds(start.max(known_start), end.max(known_end))));
+        }
     }
 
     /// Stages a topic with partitions beyond the `known` ones and gives those out, still unseen.
@@ -505,7 +509,7 @@ impl Writer {
                     self.catalogue.numbers = numbers;
                     self.producer_ids = from..numbers.producer;
                 }
-                Err(Flush::Full) => {
+                Err(Flush::Full { .. }) => {
                     self.rollback();
                     let _gone = reply.send(Err(Error::Full));
                     return Ok(());
