@@ -22,11 +22,11 @@
 //! | PUBLISH | nothing | sends it again | record it |
 //! | commit of record and identifier, together | both | sends it again | recognise it, -> PUBREC |
 //! | -> PUBREC | both | sends it again or PUBREL | recognise it, or see next line |
-//! | PUBREL | both | sends PUBREL again | remove the identifier, -> PUBCOMP |
-//! | commit of the removal | the record | sends PUBREL again | do not know the identifier, -> PUBCOMP |
+//! | PUBREL | both | sends PUBREL again | release the identifier, -> PUBCOMP |
+//! | commit of the release | the record | sends PUBREL again | know it as released, -> PUBCOMP |
 //! | -> PUBCOMP | the record | may use the identifier anew | find it free |
 //!
-//! So PUBCOMP must not leave before the removal is durable, or a new message under an old identifier would be taken for
+//! So PUBCOMP must not leave before the release is durable, or a new message under an old identifier would be taken for
 //! a repetition and lost. That is why rumqttc's event loop is not used: it answers PUBREL by itself at once, also with
 //! manual acknowledgement, and after a reconnection it takes a repeated PUBREL for an error, for ever. What is used of
 //! rumqttc are its packets and codecs for both versions.
@@ -38,6 +38,12 @@
 //! A broker that is killed and comes back with an older state may send under an identifier we hold a message we do not
 //! know. An identifier is therefore kept with a digest of its message: the same message is taken for a repetition,
 //! another one is recorded. And it may send again what it had finished; nobody can tell that from a new message.
+//!
+//! Mosquitto 2.0.11 also sends a message anew, which the standard forbids, after PUBREL if two connections in a row
+//! break there; so released identifiers are remembered for a while (see the session).
+//!
+//! One window stays open: a broker that lost the session, and a kill of ours between its answer and the removal of the
+//! old identifiers, and then the same text under the same identifier, marked as repeated.
 //!
 //! # When the log is full
 //!
