@@ -68,6 +68,11 @@ pub async fn run(config: Config, announce: impl FnOnce(&Ready)) -> anyhow::Resul
     let log = Log::open(log_config, &metrics)?;
     create_topics(&log, &config).await?;
     let groups = Groups::new(log.clone(), config.kafka.groups(), Arc::clone(&clock), &metrics);
+    let run_groups = groups.clone();
+    let _stop = supervisor.spawn("groups", move |stop| {
+        let groups = run_groups.clone();
+        async move { groups.run(stop).await }
+    });
     let kafka = kafka::serve(
         &config.kafka,
         kafka::Parts {
@@ -80,10 +85,6 @@ pub async fn run(config: Config, announce: impl FnOnce(&Ready)) -> anyhow::Resul
         },
     )
     .await?;
-    let number = |name: &str| kafka.setting(name).and_then(|v| v.parse::<i64>().ok());
-    if let (Some(ms), Some(bytes)) = (number("log.retention.ms"), number("log.retention.bytes")) {
-        log.set_retention_defaults(ms, bytes);
-    }
     let admin_listener = admin::bind(&config.admin).await?;
 
     let worker = connect::Worker::new(

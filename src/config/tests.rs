@@ -40,12 +40,18 @@ fn the_commented_keys_are_right_too() {
         .lines()
         .map(|line| {
             let bare = line.strip_prefix("# ").unwrap_or_default();
+            // The other way to give the same secret.
+            let is_credential = bare.contains("${credential:");
             let is_key = bare.starts_with('[')
-                || bare.split_once(" = ").is_some_and(|(k, _)| !k.trim_matches('"').contains(' '));
+                || !is_credential && bare.split_once(" = ").is_some_and(|(k, _)| !k.trim_matches('"').contains(' '));
             format!("{}\n", if is_key { bare } else { line })
         })
         .collect();
-    let config = parse(&text.replace("/etc/brooklet/credentials/central", &secret.display().to_string())).unwrap();
+    let secret = secret.display().to_string();
+    let text = ["mqtt", "central"]
+        .iter()
+        .fold(text, |t, name| t.replace(&format!("/etc/brooklet/credentials/{name}\""), &format!("{secret}\"")));
+    let config = parse(&text).unwrap();
     assert!(config.connectors.contains_key("sensors"), "{text}");
     assert!(config.mirror.contains_key("central") && config.topics.contains_key("metric.cpu.alert"), "{text}");
     assert!(!config.show().contains("pw\""), "{}", config.show());
@@ -113,4 +119,32 @@ fn the_command_line_beats_the_file() {
     assert_eq!(config.node.data_dir, Path::new("/d"));
     assert_eq!(config.admin.listen, "127.0.0.1:2");
     assert!(config.show().contains("PLAINTEXT://127.0.0.1:1"));
+}
+
+/// Each section, asked with a key that cannot be, names the keys it knows: all of them stand in the shipped file.
+#[test]
+fn the_shipped_file_names_every_key() {
+    let mqtt = "class = \"mqtt-source\"\nurl = \"mqtt://h\"\nmap = [{ filter = \"a\", topic = \"a\" }]";
+    let mirror = "bootstrap_servers = [\"h:1\"]";
+    let sections = [
+        ("node", ""),
+        ("log", ""),
+        ("kafka", ""),
+        ("kafka.limits", ""),
+        ("admin", ""),
+        ("connectors.host", ""),
+        ("connectors.x", mqtt),
+        ("streams.x", "from = [\"a\"]\nto = \"b\""),
+        ("mirror.x", mirror),
+    ];
+    for (section, needed) in sections {
+        let found = problems(&format!("[{section}]\n{needed}\nzzzzzzzzzzzzzzzzzzzzzz = 1\n"));
+        let (_, known) = found[0].split_once("known here: ").unwrap_or_else(|| panic!("{section}: {found:?}"));
+        for key in known.split(", ") {
+            let is_there = DEFAULTS.contains(&format!("\n{key} = ")) || DEFAULTS.contains(&format!("\n# {key} = "));
+            let is_section = DEFAULTS.contains(&format!("[{section}.{key}]"));
+            let is_inside = DEFAULTS.contains(&format!("{key} = "));
+            assert!(is_there || is_section || is_inside, "[{section}] {key} is not documented");
+        }
+    }
 }

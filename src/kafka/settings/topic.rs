@@ -14,12 +14,12 @@ const JITTER: &[(&str, i64)] = &[("log.roll.jitter.ms", 1), ("log.roll.jitter.ho
 /// Every topic setting, sorted by name.
 #[rustfmt::skip]
 pub(super) const TOPIC: &[Setting] = &[
-    Setting::new("brooklet.durability", String, "default", OneOf(&["default", "strict", "pipelined", "relaxed"]), Honoured, NONE,
-        "When a producer is answered: 'default' follows the log's own level, 'relaxed' answers before the flush and may lose what a power cut catches in between."),
-    Setting::new("brooklet.priority", Int, "5", Range(0, 9), Honoured, NONE,
-        "Order among topics: 0 goes upstream first and is deleted last, 9 the other way round."),
+    Setting::new("brooklet.durability", String, "default", OneOf(&["default", "strict", "pipelined", "relaxed"]), Accepted, NONE,
+        "Kept, without effect yet: every topic follows the log's own level."),
+    Setting::new("brooklet.priority", Int, "5", Range(0, 9), Accepted, NONE,
+        "Kept, without effect yet: order among topics, 0 goes upstream first and is deleted last."),
     Setting::new("cleanup.policy", List, "delete", ListOf(&["delete", "compact"]), Honoured, &[("log.cleanup.policy", 1)],
-        "What happens to old records. 'compact' requires a key in every record and keeps the newest record of a key."),
+        "What happens to old records. 'delete' removes them by age and size; 'compact' requires a key in every record and removes nothing: compaction is not there yet."),
     Setting::new("compression.gzip.level", Int, "-1", Range(-1, 9), Accepted, &[("compression.gzip.level", 1)],
         "Without effect: batches are kept as the producer compressed them."),
     Setting::new("compression.lz4.level", Int, "9", Range(1, 17), Accepted, &[("compression.lz4.level", 1)],
