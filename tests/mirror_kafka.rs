@@ -13,7 +13,10 @@ use brooklet::{
     },
     record::{Builder, Codec, Partition, Unpacker, batch},
     supervise::Supervisor,
-    wire::fetch::{FetchPartition, FetchRequest, FetchTopic},
+    wire::{
+        delete_topics::{DeleteTopicState, DeleteTopicsRequest},
+        fetch::{FetchPartition, FetchRequest, FetchTopic},
+    },
 };
 
 fn kafka() -> String {
@@ -240,4 +243,54 @@ async fn every_kind_of_sign_in_works() {
         seen += 1;
     }
     assert!(seen > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a real Kafka in BROOKLET_KAFKA"]
+async fn what_was_deleted_on_either_side_is_told_and_the_rest_goes_on() {
+    let kafka = kafka();
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let (alias, topic) = (fresh("gap"), "m.gap");
+    let (partition, target) = (Partition::new(topic, 0), format!("{alias}.{topic}"));
+    create(&log, topic, 1).await;
+    let config = link(&kafka, &format!("alias = \"{alias}\"\nquarantine = \"1s\"\n"));
+    let rows: Vec<Row> = (0..90).map(row).collect();
+    append(&log, &partition, &rows[..20], Codec::None).await;
+    let registry = Registry::default();
+    let start = |supervisor: &Supervisor| {
+        Mirror::start("central", "ignored", config.clone(), &log, supervisor, &registry).unwrap()
+    };
+    let supervisor = Supervisor::default();
+    caught_up(&start(&supervisor), 1).await;
+    assert!(supervisor.drain(Duration::from_secs(5)).await);
+
+    // Deleted here while the link was down: a gap of 30 records.
+    append(&log, &partition, &rows[20..50], Codec::None).await;
+    let trim = Change::TrimBefore { partition: partition.clone(), offset: 50 };
+    log.change(trim, Vec::new()).await.unwrap();
+    append(&log, &partition, &rows[50..60], Codec::None).await;
+    let supervisor = Supervisor::default();
+    let mirror = start(&supervisor);
+    caught_up(&mirror, 1).await;
+    assert_eq!(mirror.status().gap_records, 30);
+    let client = plain(&kafka);
+    assert!(read_all(&client, &target, 0).await == [&rows[..20], &rows[50..60]].concat());
+
+    // Deleted there while the link runs: made anew, and only what was not acknowledged goes there.
+    let names = vec![DeleteTopicState { name: Some(target.clone()), ..DeleteTopicState::default() }];
+    let request = DeleteTopicsRequest { topics: names, timeout_ms: 10_000, ..DeleteTopicsRequest::default() };
+    client.call_controller(&request).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    append(&log, &partition, &rows[60..], Codec::None).await;
+    caught_up(&mirror, 1).await;
+    assert!(read_all(&client, &target, 0).await == rows[60..]);
+    let shown = log_status(&mirror);
+    assert_eq!((shown.0, shown.1), (0, None), "{:?}", mirror.status());
+    assert!(supervisor.drain(Duration::from_secs(5)).await);
+}
+
+fn log_status(mirror: &Mirror) -> (u64, Option<String>) {
+    let status = mirror.status();
+    (status.possible_duplicates, status.error)
 }

@@ -63,3 +63,49 @@ fn endpoints_are_read_and_written() {
         assert!(text.parse::<Endpoint>().is_err(), "{text}");
     }
 }
+
+/// A broker that answers the first request with these bytes and closes.
+async fn answer_once(answer: Vec<u8>) -> Error {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+    tokio::spawn(async move {
+        let (mut stream, _peer) = listener.accept().await.unwrap();
+        let length = stream.read_u32().await.unwrap();
+        let mut request = vec![0; length as usize];
+        stream.read_exact(&mut request).await.unwrap();
+        stream.write_all(&answer).await.unwrap();
+        // Held open until the client has made up its mind.
+        let _closed = stream.read_u8().await;
+    });
+    Connection::open(&endpoint, &Security::default(), &Options::default()).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_broker_that_lies_ends_the_connection() {
+    let mut wrong_correlation = 10i32.to_be_bytes().to_vec();
+    wrong_correlation.extend([0, 0, 0, 9, 0, 0, 0, 0, 0, 0]);
+    // An array of 2^31-1 elements in a frame of 10 bytes.
+    let mut endless = 10i32.to_be_bytes().to_vec();
+    endless.extend([0, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff]);
+    for (answer, expected) in [
+        (i32::MAX.to_be_bytes().to_vec(), "impossible size"),
+        ((-5i32).to_be_bytes().to_vec(), "impossible size"),
+        (vec![0, 0, 0, 0], "impossible size"),
+        (wrong_correlation, "answer 9 came instead of 0"),
+        (endless, "ApiVersions"),
+    ] {
+        let error = answer_once(answer).await.to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_listening_is_told_with_the_address() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+    drop(listener);
+    let client = Client::new(vec![endpoint.clone()], Security::default(), Options::default());
+    let error = client.any().await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot connect to {endpoint}: ")), "{error}");
+}

@@ -18,6 +18,8 @@ use crate::log;
 
 /// Shortest and longest wait before the target is tried again; the longest when the sign-in failed.
 pub(super) const RETRY_MS: (u64, u64, u64) = (500, 30_000, 900_000);
+/// A partition without a leader is looked at again after this.
+const LEADERLESS_MS: u64 = 1_500;
 
 impl Link {
     /// Opens connections to the leaders that are needed, and lets lanes know of those that are open.
@@ -83,22 +85,25 @@ impl Link {
         };
         self.error = None;
         self.cluster = view.cluster;
-        let mut again = false;
+        // A topic without a leader gets one within seconds; one that is refused needs a hand.
+        let mut again_ms = LOOK_MS;
         for lane in self.lanes.values_mut() {
             let topic = match view.topics.get(&*lane.target) {
                 Some(Ok(topic)) => topic,
                 Some(Err(code)) => {
                     lane.error = Some(format!("topic '{}' at the target: {code}", lane.target));
-                    again = true;
+                    again_ms = again_ms.min(BLOCKED_MS);
                     continue;
                 }
                 None => {
-                    again = true;
+                    again_ms = again_ms.min(BLOCKED_MS);
                     continue;
                 }
             };
             let leader = topic.leaders.get(&lane.source.index).copied();
-            again |= leader.is_none();
+            if leader.is_none() {
+                again_ms = LEADERLESS_MS;
+            }
             if leader != lane.leader || topic.id != lane.target_topic {
                 // Another leader, another term of office or another topic: whatever was assumed must be asked anew.
                 lane.disconnect(now);
@@ -109,9 +114,7 @@ impl Link {
                 lane.error = None;
             }
         }
-        if again {
-            self.look_ms = now.mono_ms + BLOCKED_MS / 10;
-        }
+        self.look_ms = now.mono_ms + again_ms;
         let nodes: Vec<i32> = self.nodes.iter().filter(|(_, n)| n.connection.is_some()).map(|(id, _)| *id).collect();
         for node in nodes {
             self.attach(node);
