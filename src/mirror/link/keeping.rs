@@ -79,6 +79,8 @@ impl Link {
                 tracing::warn!(link = %self.name, "positions not written: {error}");
             }
         }
+        // A half-made connection holds the client's lock and is polled by nobody any more.
+        self.tasks.clear();
         if let Some(client) = &self.client {
             client.close().await;
         }
