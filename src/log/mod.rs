@@ -8,6 +8,7 @@
 mod catalogue;
 mod commit;
 mod directory;
+mod error;
 mod header;
 mod journal;
 mod layout;
@@ -38,6 +39,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
 
+pub use self::error::{Error, SequenceError};
+use self::reader::Patience;
 use crate::record::{Offset, Partition};
 
 /// How the log is kept.
@@ -91,7 +94,7 @@ pub enum Durability {
     /// After the commit's own flushes.
     #[default]
     Strict,
-    /// After the next commit's flush, or a forced one when idle.
+    /// After the next commit's flush, or a forced one when idle. For now the same as [`Durability::Strict`].
     Pipelined,
 }
 
@@ -265,84 +268,6 @@ pub enum Change {
     },
 }
 
-/// Why the log refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// No such topic or partition.
-    #[error("unknown topic or partition {0}")]
-    UnknownPartition(Partition),
-    /// The offset is not within the bounds.
-    #[error("offset {offset} is outside {start}..{end}")]
-    OutOfRange {
-        /// What was asked.
-        offset: Offset,
-        /// First readable offset.
-        start: Offset,
-        /// One after the last readable offset.
-        end: Offset,
-    },
-    /// The topic is there already.
-    #[error("topic '{0}' already exists")]
-    TopicExists(Arc<str>),
-    /// The name breaks Kafka's rules, or collides with another but for `.` and `_`.
-    #[error("invalid topic name '{name}': {reason}")]
-    InvalidTopic {
-        /// The name.
-        name: Arc<str>,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A number of partitions that cannot be.
-    #[error("invalid number of partitions: {0}")]
-    InvalidPartitions(String),
-    /// An idempotent producer's batch does not follow its last one.
-    #[error("sequence of producer {producer_id} in {partition}: {reason}")]
-    Sequence {
-        /// The partition.
-        partition: Partition,
-        /// The producer.
-        producer_id: i64,
-        /// What is wrong.
-        reason: SequenceError,
-    },
-    /// A batch that does not parse although it should have been checked.
-    #[error("corrupt batch for {0}")]
-    Corrupt(Partition),
-    /// Larger than the log can take at once.
-    #[error("the write is too large: {0}")]
-    TooLarge(String),
-    /// The quota or the file system is full and the policy is to refuse.
-    #[error("log quota reached")]
-    Full,
-    /// The writer has stopped after an error of the file system, or the daemon is stopping.
-    #[error("the log has stopped: {0}")]
-    Stopped(String),
-    /// The directory, the file or its format: one line that says the mend.
-    #[error("{0}")]
-    Open(String),
-}
-
-/// What is wrong with an idempotent producer's batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SequenceError {
-    /// Not the next sequence.
-    #[error("expected sequence {expected}, got {got}")]
-    OutOfOrder {
-        /// What should have come.
-        expected: i32,
-        /// What came.
-        got: i32,
-    },
-    /// The epoch is older than the one known.
-    #[error("epoch {got} is older than {known}")]
-    OldEpoch {
-        /// The epoch known.
-        known: i16,
-        /// What came.
-        got: i16,
-    },
-}
-
 /// Figures of the log for status and metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
@@ -474,7 +399,14 @@ impl Log {
     /// [`Error::UnknownPartition`], [`Error::OutOfRange`], [`Error::Corrupt`] where the file is damaged, and
     /// [`Error::Stopped`].
     pub async fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Slice, Error> {
-        reader::read(&self.0.shared, partition, from, max_bytes)
+        let warm = reader::read(&self.0.shared, partition, from, max_bytes, Patience::Warm)?;
+        if let Some(slice) = warm {
+            return Ok(slice);
+        }
+        // The disk has to be asked; other tasks of this thread should not wait for it.
+        let partition = partition.clone();
+        let read = move |shared: &shared::Shared| reader::read(shared, &partition, from, max_bytes, Patience::Cold);
+        Ok(self.apart(read).await?.expect("a patient read has an answer"))
     }
 
     /// First record at or after a timestamp.
@@ -482,7 +414,8 @@ impl Log {
     /// # Errors
     /// As [`Log::read`].
     pub async fn offset_at(&self, partition: &Partition, timestamp_ms: i64) -> Result<Option<Timed>, Error> {
-        reader::offset_at(&self.0.shared, partition, timestamp_ms)
+        let partition = partition.clone();
+        self.apart(move |shared| reader::offset_at(shared, &partition, timestamp_ms)).await
     }
 
     /// The record with the greatest timestamp (the first of them).
@@ -490,7 +423,8 @@ impl Log {
     /// # Errors
     /// As [`Log::read`].
     pub async fn max_timestamp(&self, partition: &Partition) -> Result<Option<Timed>, Error> {
-        reader::max_timestamp(&self.0.shared, partition)
+        let partition = partition.clone();
+        self.apart(move |shared| reader::max_timestamp(shared, &partition)).await
     }
 
     /// One key of one owner's state, as of the last durable commit.
@@ -580,6 +514,16 @@ impl Log {
         if tokio::task::spawn_blocking(move || handle.stop()).await.is_err() {
             tracing::error!("closing the log failed");
         }
+    }
+
+    /// Runs a read that may wait for the disk on a thread of its own.
+    async fn apart<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&shared::Shared) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let shared = Arc::clone(&self.0.shared);
+        let done = tokio::task::spawn_blocking(move || read(&shared)).await;
+        done.unwrap_or_else(|_| Err(Error::Stopped("a read of the log was cut off".into())))
     }
 
     async fn ask<T>(&self, work: queue::Work, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {

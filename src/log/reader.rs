@@ -20,8 +20,23 @@ use crate::record::{BatchError, Offset, Partition, Unpacker};
 /// Most bytes that one batch may take unpacked while a timestamp is looked up in it.
 const UNPACKED_BYTES: usize = 16 << 20;
 
-/// Whole batches from the one that holds `from`; see [`super::Log::read`].
-pub(super) fn read(shared: &Shared, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Slice, Error> {
+/// Whether a read may wait for the disk: only on a thread where nothing else waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Answers `None` where the disk would have to be waited for.
+    Warm,
+    /// Waits.
+    Cold,
+}
+
+/// Whole batches from the one that holds `from`; see [`super::Log::read`]. `None` only without patience.
+pub(super) fn read(
+    shared: &Shared,
+    partition: &Partition,
+    from: Offset,
+    max_bytes: usize,
+    patience: Patience,
+) -> Result<Option<Slice>, Error> {
     let part = shared.part(partition)?;
     let mut out = Vec::new();
     let mut next = from;
@@ -46,11 +61,12 @@ pub(super) fn read(shared: &Shared, partition: &Partition, from: Offset, max_byt
         if !out.is_empty() && out.len() >= max_bytes {
             break;
         }
-        let batches = match read_chunk(shared, &part, &chunk) {
-            Ok(Some(batches)) => batches,
+        let batches = match read_chunk(shared, &part, &chunk, patience) {
+            Ok(Content::Batches(batches)) => batches,
             // What was read before a damaged or vanished chunk is good; the next read will hear of it.
             _ if !out.is_empty() => break,
-            Ok(None) => {
+            Ok(Content::Cold) => return Ok(None),
+            Ok(Content::Gone) => {
                 let (start, end) = (chunk.last() + 1, now.high_watermark);
                 return Err(Error::OutOfRange { offset: next, start, end });
             }
@@ -63,7 +79,7 @@ pub(super) fn read(shared: &Shared, partition: &Partition, from: Offset, max_byt
         }
         next = next.max(chunk.last() + 1);
     }
-    Ok(Slice { batches: Bytes::from(out), bounds: bounds.expect("set in the first round") })
+    Ok(Some(Slice { batches: Bytes::from(out), bounds: bounds.expect("set in the first round") }))
 }
 
 /// Copies the batches that hold `from` or more while they fit; the first of all fits always. False if one did not.
@@ -89,12 +105,22 @@ fn append(out: &mut Vec<u8>, batches: &[u8], from: Offset, max_bytes: usize) -> 
     is_all
 }
 
-/// One chunk's batches; `None` if retention has deleted it.
-fn read_chunk(shared: &Shared, part: &Arc<Part>, chunk: &ChunkRef) -> Result<Option<Vec<u8>>, Error> {
+/// What a chunk gave.
+enum Content {
+    Batches(Vec<u8>),
+    Cold,
+    /// Retention has deleted it.
+    Gone,
+}
+
+/// One chunk's batches.
+fn read_chunk(shared: &Shared, part: &Arc<Part>, chunk: &ChunkRef, patience: Patience) -> Result<Content, Error> {
     let mut batches = Vec::new();
-    match shared.with_store(|store| store.read_chunk(part.id, chunk, &mut batches))? {
-        Chunk::Read => Ok(Some(batches)),
-        Chunk::Gone => Ok(None),
+    let is_patient = patience == Patience::Cold;
+    match shared.with_store(|store| store.read_chunk(part.id, chunk, is_patient, &mut batches))? {
+        Chunk::Read => Ok(Content::Batches(batches)),
+        Chunk::Cold => Ok(Content::Cold),
+        Chunk::Gone => Ok(Content::Gone),
         Chunk::Damaged => {
             tracing::error!(
                 partition = %part.name, base_offset = chunk.base, last_offset = chunk.last(),
@@ -146,8 +172,9 @@ fn find(
             return Ok(in_batches(&tail, start, &is_wanted, timestamp_ms));
         };
         drop(inner);
-        let batches = read_chunk(shared, part, &chunk)?;
-        if let Some(found) = batches.and_then(|b| in_batches(&b, start, &is_wanted, timestamp_ms)) {
+        if let Content::Batches(batches) = read_chunk(shared, part, &chunk, Patience::Cold)?
+            && let Some(found) = in_batches(&batches, start, &is_wanted, timestamp_ms)
+        {
             return Ok(Some(found));
         }
         next = chunk.last() + 1;

@@ -8,6 +8,7 @@ use std::{
     io::Write as _,
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls, types};
@@ -24,6 +25,8 @@ use super::{
 const RESERVE_BYTES: u64 = 32 << 20;
 /// The file grows by this, which costs the file system's own journal less than growing with every commit.
 const GROWTH_BYTES: u64 = 1 << 20;
+/// Chunks read between two times that the map's pages are given back.
+const RELEASE_READS: u32 = 128;
 /// Map sizes are multiples of the largest page size of a kernel we meet.
 const MAP_STEP_BYTES: u64 = 64 << 10;
 
@@ -37,6 +40,8 @@ pub(super) struct Store {
     file: File,
     /// Where the map begins in our address space and how long it is; `None` where /proc does not say.
     map: Option<(usize, usize)>,
+    /// Chunks read since opening.
+    reads: AtomicU32,
     directory: Directory,
 }
 
@@ -98,7 +103,7 @@ impl Store {
             tracing::warn!("the place of the log's map is unknown; reading it will make its pages resident");
         }
         env.clear_stale_readers().map_err(failed)?;
-        let store = Self { db, env, file, map, directory };
+        let store = Self { db, env, file, map, reads: AtomicU32::new(0), directory };
         let txn = store.read_txn()?;
         let page = store.db.stat(&txn).map_err(failed)?.page_size as usize;
         drop(txn);
@@ -120,7 +125,15 @@ impl Store {
     }
 
     /// Copies one chunk's batches to the end of `out` and says whether they were found and are unharmed.
-    pub(super) fn read_chunk(&self, partition: u32, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<Chunk, Error> {
+    ///
+    /// With `is_patient` it waits for the disk; without, it answers [`Chunk::Cold`] where the page cache lacks some of it.
+    pub(super) fn read_chunk(
+        &self,
+        partition: u32,
+        chunk: &ChunkRef,
+        is_patient: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Chunk, Error> {
         let txn = self.read_txn()?;
         let found = self.db.get(&txn, &chunk.key(partition));
         let Some(value) = found.map_err(|e| Error::Stopped(format!("cannot read the data file: {e}")))? else {
@@ -135,19 +148,37 @@ impl Store {
             Some((start, bytes)) if (start..start + bytes).contains(&value.as_ptr().addr()) => {
                 out.resize(at + length, 0);
                 let place = (value.as_ptr().addr() - start) as u64;
-                self.file
-                    .read_exact_at(&mut out[at..], place)
-                    .map_err(|e| Error::Stopped(format!("cannot read the data file: {e}")))?;
+                if !is_patient && !self.is_read_warm(&mut out[at..], place) {
+                    out.truncate(at);
+                    return Ok(Chunk::Cold);
+                }
+                if is_patient {
+                    self.file
+                        .read_exact_at(&mut out[at..], place)
+                        .map_err(|e| Error::Stopped(format!("cannot read the data file: {e}")))?;
+                }
             }
             _ => out.extend_from_slice(&value[..length]),
         }
         drop(txn);
+        // The way to a value touches tree pages, and the kernel maps the 16 around each.
+        if self.reads.fetch_add(1, Ordering::Relaxed) % RELEASE_READS == RELEASE_READS - 1 {
+            self.release_pages();
+        }
         if !chunk.check(partition, &out[at..]) {
             out.truncate(at);
             return Ok(Chunk::Damaged);
         }
         out.drain(at..at + CHUNK_HEADER_BYTES);
         Ok(Chunk::Read)
+    }
+
+    /// Reads what the page cache has; false if that is not all of it, or the file system cannot say.
+    fn is_read_warm(&self, buffer: &mut [u8], place: u64) -> bool {
+        let length = buffer.len();
+        let mut parts = [std::io::IoSliceMut::new(buffer)];
+        let read = rustix::io::preadv2(&self.file, &mut parts, place, rustix::io::ReadWriteFlags::NOWAIT);
+        read == Ok(length)
     }
 
     /// Writes a new value that sorts last, padded with zeros to `length`.
@@ -208,6 +239,8 @@ impl Store {
 pub(super) enum Chunk {
     /// Its batches are in the buffer.
     Read,
+    /// Some of it must come from the disk.
+    Cold,
     /// Retention has deleted it since the index was asked.
     Gone,
     /// Its bytes are not the ones that were written.

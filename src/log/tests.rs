@@ -9,7 +9,9 @@ use std::{
 use super::{header::tests::batch, *};
 use crate::{metrics::Registry, record::Partition};
 
+mod disk;
 mod model;
+mod wear;
 
 const NONE: (i64, i16, i32) = (-1, -1, -1);
 
@@ -374,69 +376,6 @@ async fn an_idle_log_writes_nothing_and_its_heart_beats() {
     assert_eq!(std::fs::read(dir.path().join("data.mdb")).unwrap(), file);
 }
 
-/// Bytes written per byte of 200-byte values: `per_commit` single-record batches of 269 bytes in each commit, over
-/// partitions in turn as a keyed load spreads them, from one idempotent producer, in a log that is full.
-async fn wear(partitions: i32, per_commit: &[usize], commits: usize) -> f64 {
-    let dir = memory_dir();
-    let log = open_with(dir.path(), |c| c.quota_bytes = Some(6 << 20));
-    topic(&log, "a", partitions).await;
-    let mut sequences = vec![0; usize::try_from(partitions).unwrap()];
-    let mut random = 12_345u32;
-    let mut written = 0;
-    let mut records = 0;
-    // The first lap fills the log; the second is measured.
-    for commit in 0..2 * commits {
-        if commit == commits {
-            written = log.usage().written_bytes;
-            records = 0;
-        }
-        let mut whole = Write::default();
-        for _ in 0..per_commit[commit % per_commit.len()] {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let index = i32::try_from(random >> 16).unwrap() % partitions;
-            let sequence = &mut sequences[usize::try_from(index).unwrap()];
-            let batch = batch(1, 208, 5, (7, 0, *sequence)).into();
-            whole.batches.push(Append { partition: Partition::new("a", index), batch });
-            *sequence += 1;
-            records += 1;
-        }
-        log.commit(whole).await.unwrap();
-    }
-    let start = bounds(&log, &Partition::new("a", 0)).0;
-    assert!(start > 0, "retention must be running");
-    let bytes = log.usage().written_bytes - written;
-    f64::from(u32::try_from(bytes / 1000).unwrap()) * 1000.0 / f64::from(records * 200)
-}
-
-/// 50 messages a second in commits of 250 ms, producer state and retention included. Counted pages, so the same on every
-/// machine; the band is for what LMDB may choose otherwise.
-#[tokio::test]
-async fn a_trickle_over_ten_partitions_wears_the_card_little() {
-    let ratio = wear(10, &[12, 13], 2_500).await;
-    assert!((11.5..14.1).contains(&ratio), "{ratio} bytes written for each byte of payload, 12.8 when last measured");
-}
-
-/// What a commit writes must not grow with the number of partitions.
-#[tokio::test]
-async fn a_hundred_partitions_wear_it_hardly_more_than_one() {
-    let (one, hundred) = (wear(1, &[12, 13], 2_500).await, wear(100, &[12, 13], 2_500).await);
-    assert!(hundred / one <= 1.5, "{hundred} / {one}");
-}
-
-/// Batches of a thousand records go past the journal.
-#[tokio::test]
-async fn large_batches_are_written_once() {
-    let dir = memory_dir();
-    let log = open_with(dir.path(), |c| c.quota_bytes = Some(32 << 20));
-    topic(&log, "a", 8).await;
-    for i in 0..400 {
-        append(&log, &Partition::new("a", i % 8), batch(1_000, 208_000, 5, NONE)).await;
-    }
-    let usage = log.usage();
-    let ratio = usage.written_bytes * 1000 / usage.ingested_bytes;
-    assert!(ratio <= 1_150, "{ratio} per mille");
-}
-
 /// Records of these timestamps in one batch each.
 fn timed(groups: &[&[i64]], codec: crate::record::Codec) -> Vec<Vec<u8>> {
     let one = |times: &&[i64]| {
@@ -475,71 +414,4 @@ async fn times_are_found_record_by_record() {
     log.change(Change::TrimBefore { partition: p.clone(), offset: 8 }, vec![]).await.unwrap();
     assert_eq!(at(0).await, Some((8, 41)));
     assert_eq!(at(42).await, Some((9, 50)));
-}
-
-/// Runs in a process of its own whose files may not grow beyond 3 MiB at first, which is a full disk to LMDB.
-#[tokio::test]
-#[ignore = "run by a_full_disk_loses_nothing_and_passes"]
-async fn on_a_full_disk() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
-    topic(&log, "a", 1).await;
-    let p = Partition::new("a", 0);
-    let mut taken = 0;
-    let refused = async |taken: i64| {
-        for _ in 0..5 {
-            assert_eq!(
-                log.commit(write(&p, batch(1, 45_000, 5, (7, 0, i32::try_from(taken).unwrap())))).await,
-                Err(Error::Full)
-            );
-        }
-        assert_eq!(bounds(&log, &p), (0, taken));
-    };
-    let fill = async |mut taken: i64, most: i64| {
-        while taken < most {
-            let sequence = i32::try_from(taken).unwrap();
-            if log.commit(write(&p, batch(1, 45_000, 5, (7, 0, sequence)))).await.is_err() {
-                break;
-            }
-            taken += 1;
-        }
-        taken
-    };
-    taken = fill(taken, 200).await;
-    assert!((30..80).contains(&taken), "{taken}");
-    refused(taken).await;
-    assert_eq!(read_all(&log, &p, 0, 1 << 20).await.len(), usize::try_from(taken).unwrap());
-
-    // Space returns: without a restart, and the refused batch is no duplicate.
-    let hard = getrlimit(Resource::Fsize).maximum;
-    setrlimit(Resource::Fsize, Rlimit { current: Some(6 << 20), maximum: hard }).unwrap();
-    let more = fill(taken, 300).await;
-    assert!(more > taken + 20, "{more}");
-    refused(more).await;
-
-    // Or retention frees some, within the file.
-    log.change(Change::TrimBefore { partition: p.clone(), offset: more / 2 }, vec![]).await.unwrap();
-    log.retain().await.unwrap();
-    let last = fill(more, more + 10).await;
-    assert_eq!(last, more + 10);
-    log.close().await;
-    let log = open(dir.path());
-    assert_eq!(bounds(&log, &p), (more / 2, last));
-    assert_eq!(read_all(&log, &p, more / 2, 1 << 20).await.len(), usize::try_from(last - more / 2).unwrap());
-    println!("all of it ran");
-}
-
-#[test]
-fn a_full_disk_loses_nothing_and_passes() {
-    let child = std::process::Command::new("bash")
-        .args([
-            "-c",
-            "trap '' XFSZ; ulimit -S -f 3072; exec \"$0\" --exact log::tests::on_a_full_disk --ignored --nocapture",
-        ])
-        .arg(std::env::current_exe().unwrap())
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-    assert!(child.status.success() && out.contains("all of it ran"), "{out}{err}");
 }

@@ -1,0 +1,55 @@
+//! Reading the log must not make its file resident: `top` shows clean pages of a map as memory in use.
+//!
+//! In a binary of its own, so that no other test's memory is counted. Needs no peer.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+
+use brooklet::{
+    log::{Append, Change, Config, Log, Write},
+    metrics::Registry,
+    record::{Builder, Codec, Partition},
+};
+
+/// Resident pages of files, in KiB.
+fn rss_file_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("RssFile:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test]
+async fn reading_256_mib_leaves_resident_memory_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.quota_bytes = Some(400 << 20);
+    let log = Log::open(config.clone(), &Registry::default()).unwrap();
+    let create = Change::Create { name: "a".into(), partitions: 1, settings: BTreeMap::new() };
+    log.change(create, vec![]).await.unwrap();
+    let partition = Partition::new("a", 0);
+    let mut builder = Builder::new();
+    for _ in 0..64 {
+        builder.push(1, None, Some(&[7; 1000]), &[]).unwrap();
+    }
+    let batch = builder.finish(Codec::None, 0);
+    for _ in 0..256 {
+        let batches = (0..16).map(|_| Append { partition: partition.clone(), batch: batch.clone() }).collect();
+        log.commit(Write { batches, ..Write::default() }).await.unwrap();
+    }
+    log.close().await;
+    let log = Log::open(config, &Registry::default()).unwrap();
+
+    let before = rss_file_kib();
+    let (mut from, mut bytes) = (0, 0);
+    loop {
+        let slice = log.read(&partition, from, 1 << 20).await.unwrap();
+        if slice.batches.is_empty() {
+            break;
+        }
+        bytes += slice.batches.len();
+        from += 64 * i64::try_from(slice.batches.len() / batch.len()).unwrap();
+    }
+    let after = rss_file_kib();
+    assert_eq!((from, bytes), (256 * 16 * 64, 256 * 16 * batch.len()));
+    assert!(after < before + 4096, "{before} KiB of files resident before, {after} KiB after");
+}
