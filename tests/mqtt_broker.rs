@@ -547,8 +547,8 @@ needs_mosquitto! {
 
 /// CPU time of this process in seconds.
 fn cpu_seconds() -> f64 {
-    let stat = procfs::process::Process::myself().unwrap().stat().unwrap();
-    (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
+    let times = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    times.tv_sec as f64 + times.tv_nsec as f64 / 1e9
 }
 
 /// A CA, a server, a client and a CA nobody trusts.
