@@ -77,7 +77,7 @@ pub struct Config {
     /// Largest Produce request, and the bytes in flight per partition.
     #[serde(default = "request_size")]
     pub max_request_size: ByteSize,
-    /// How long a fresh record waits for company.
+    /// How long a fresh record waits for company at most, its partition's and other partitions'.
     #[serde(default = "linger", with = "humantime_serde")]
     pub linger: Duration,
     /// Records older than this may make the target forget our producer id at any time (its
@@ -309,7 +309,7 @@ fn request_size() -> ByteSize {
 }
 
 fn linger() -> Duration {
-    Duration::from_millis(50)
+    Duration::from_millis(100)
 }
 
 fn an_hour() -> Duration {

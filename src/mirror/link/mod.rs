@@ -316,7 +316,9 @@ impl Link {
             }
         } else if lane.caught_up {
             lane.caught_up = false;
-            lane.ready_ms = now.mono_ms + u64::try_from(self.config.linger.as_millis()).unwrap_or(0);
+            // On a common beat, so that the partitions share their requests.
+            let beat_ms = u64::try_from(self.config.linger.as_millis()).unwrap_or(0).max(1);
+            lane.ready_ms = (now.mono_ms / beat_ms + 1) * beat_ms;
         }
         if lane.wants_connection()
             && let Some((node, _)) = lane.leader
