@@ -2,16 +2,28 @@
 //!
 //! Never allocates by a length that a peer claims, and keeps no buffer while nothing is under way: an idle connection
 //! is a socket and a small task. A request is answered before the next is looked at, as Kafka's clients rely on; a
-//! parked Fetch therefore holds back what its client sends after it.
+//! parked Fetch therefore holds back what its client sends after it. Only Produce requests follow each other while the
+//! ones before wait for the disk: they enter the log in their order and are answered in it, and a client that sends a
+//! request per partition gets one flush for all of them (measured at 50 records/s, `ack_linger` 250 ms: 85 bytes
+//! written per payload byte without this).
 
 use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::poll_fn,
     io::{self, IoSlice},
     net::SocketAddr,
-    sync::Arc,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
     time::Duration,
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::future::{MaybeDone, maybe_done};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
@@ -29,6 +41,11 @@ const READ_BYTES: usize = 8 << 10;
 
 /// Pieces handed to one vectored write.
 const SLICES: usize = 32;
+
+/// Produce requests of one connection that wait for the disk at a time, and their bytes: enough for a full commit and
+/// the next one. More would only be memory.
+const MOST_WAITING: usize = 64;
+const MOST_WAITING_BYTES: usize = 512 << 10;
 
 /// Key, version and correlation id: no request is shorter.
 const SHORTEST_BYTES: usize = 8;
@@ -92,30 +109,12 @@ pub(super) struct Answer {
 /// Serves one client until it goes, misbehaves, or `stop` is cancelled.
 pub(super) async fn serve(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
     let Ok(local) = stream.local_addr() else { return };
-    let connection = Connection { broker: Arc::clone(&broker), peer, local, stop: stop.clone() };
+    let connection =
+        Connection { broker: Arc::clone(&broker), peer, local, stop: stop.clone(), entered: AtomicUsize::new(0) };
     let mut incoming = Incoming { broker: &broker, stream: &stream, pending: BytesMut::new() };
-    let end = loop {
-        let frame = tokio::select! {
-            biased;
-            () = stop.cancelled() => break Close::Stopping,
-            frame = incoming.frame() => frame,
-        };
-        let (frame, share) = match frame {
-            Ok(frame) => frame,
-            Err(end) => break end,
-        };
-        // Boxed: the largest handler's state must not be part of every idle connection.
-        let key = i16::from_be_bytes([frame[0], frame[1]]);
-        let answer = match Box::pin(watched(&stream, key, api::dispatch(&connection, frame, share))).await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => continue,
-            Err(end) => break end,
-        };
-        let sent = send(&broker, &stream, answer).await;
-        broker.show_memory();
-        if let Err(end) = sent {
-            break end;
-        }
+    let end = match answer_all(&connection, &mut incoming, &stop).await {
+        Err(end) => end,
+        Ok(never) => match never {},
     };
     match end.reason() {
         Some(reason) => {
@@ -123,6 +122,111 @@ pub(super) async fn serve(broker: Arc<Broker>, stream: TcpStream, peer: SocketAd
             tracing::info!(%peer, reason = %end, "connection closed");
         }
         None => tracing::debug!(%peer, reason = %end, "connection closed"),
+    }
+}
+
+/// Reads and answers until something ends it.
+async fn answer_all(
+    connection: &Connection,
+    incoming: &mut Incoming<'_>,
+    stop: &CancellationToken,
+) -> Result<Infallible, Close> {
+    let stream = incoming.stream;
+    let mut waiting = Waiting { connection, requests: VecDeque::new(), bytes: 0, begun: 0 };
+    loop {
+        let (frame, share) = {
+            let mut frame = std::pin::pin!(incoming.frame());
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {
+                        waiting.send_all(stream).await?;
+                        return Err(Close::Stopping);
+                    }
+                    answer = waiting.first(), if !waiting.requests.is_empty() => respond(connection, stream, answer?).await?,
+                    frame = &mut frame => break match frame {
+                        Ok(frame) => frame,
+                        Err(end) => {
+                            // What was sent before the end of the stream was sent in good faith.
+                            waiting.send_all(stream).await?;
+                            return Err(end);
+                        }
+                    },
+                }
+            }
+        };
+        let key = i16::from_be_bytes([frame[0], frame[1]]);
+        if api::queues(key) {
+            while waiting.requests.len() >= MOST_WAITING || waiting.bytes >= MOST_WAITING_BYTES {
+                let answer = waiting.first().await?;
+                respond(connection, stream, answer).await?;
+            }
+            // Boxed: the largest handler's state must not be part of every idle connection.
+            waiting.begin(frame.len(), Box::pin(api::dispatch(connection, frame, share))).await;
+            continue;
+        }
+        waiting.send_all(stream).await?;
+        let answer = Box::pin(watched(stream, key, api::dispatch(connection, frame, share))).await?;
+        respond(connection, stream, answer).await?;
+    }
+}
+
+async fn respond(connection: &Connection, stream: &TcpStream, answer: Option<Answer>) -> Result<(), Close> {
+    let Some(answer) = answer else { return Ok(()) };
+    let sent = send(&connection.broker, stream, answer).await;
+    connection.broker.show_memory();
+    sent
+}
+
+/// What a request comes to.
+type Outcome = Result<Option<Answer>, Close>;
+type Handling<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// Requests that wait for the disk, in their order.
+struct Waiting<'a> {
+    connection: &'a Connection,
+    /// With the bytes of each.
+    requests: VecDeque<(usize, MaybeDone<Handling<'a>>)>,
+    bytes: usize,
+    /// Begun since the connection was made; as many have entered the log, or ended without, before another begins.
+    begun: usize,
+}
+
+impl<'a> Waiting<'a> {
+    /// Begins a request and waits until it has its place in the log, or its outcome.
+    async fn begin(&mut self, bytes: usize, handling: Handling<'a>) {
+        self.begun += 1;
+        self.bytes += bytes;
+        self.requests.push_back((bytes, maybe_done(handling)));
+        let ((_, request), begun) = (self.requests.back_mut().expect("just put in"), self.begun);
+        let entered = &self.connection.entered;
+        poll_fn(|context| {
+            // Polled in this task alone, so the count changes during this poll or not at all.
+            let is_done = Pin::new(&mut *request).poll(context).is_ready();
+            if is_done {
+                entered.store(begun, Ordering::Relaxed);
+            }
+            if entered.load(Ordering::Relaxed) == begun { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// The first one's outcome. May be called again if it was given up.
+    async fn first(&mut self) -> Outcome {
+        let (bytes, first) = self.requests.front_mut().expect("asked for where there is one");
+        poll_fn(|context| Pin::new(&mut *first).poll(context)).await;
+        let outcome = Pin::new(first).take_output().expect("polled to its end");
+        self.bytes -= *bytes;
+        self.requests.pop_front();
+        outcome
+    }
+
+    async fn send_all(&mut self, stream: &TcpStream) -> Result<(), Close> {
+        while !self.requests.is_empty() {
+            let answer = self.first().await?;
+            respond(self.connection, stream, answer).await?;
+        }
+        Ok(())
     }
 }
 
@@ -173,16 +277,16 @@ impl Incoming<'_> {
         let Some(size) = size else { return Err(Close::FrameSize(claimed)) };
 
         self.pending.advance(4);
-        let deadline = Instant::now() + time_for(size, stall);
-        let share = async {
-            let mut share = self.broker.budget.take(size.min(DOWN_PAYMENT_BYTES)).await;
-            if size > DOWN_PAYMENT_BYTES {
-                self.grow_to(DOWN_PAYMENT_BYTES, size, deadline).await?;
-                share.merge(self.broker.budget.take(size - DOWN_PAYMENT_BYTES).await);
-            }
-            Ok::<_, Close>(share)
-        }
-        .await?;
+        let share = if size > DOWN_PAYMENT_BYTES {
+            let front = self.broker.budget.take_front().await;
+            let deadline = Instant::now() + time_for(size, stall);
+            self.grow_to(DOWN_PAYMENT_BYTES, size, deadline).await?;
+            let share = self.broker.budget.take(size).await;
+            drop(front);
+            share
+        } else {
+            self.broker.budget.take(size).await
+        };
         // Waiting for the budget was not the peer's fault.
         let deadline = Instant::now() + time_for(size, stall);
         self.grow_to(size, size, deadline).await?;

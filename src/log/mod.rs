@@ -372,13 +372,23 @@ impl Log {
     /// [`Error::UnknownPartition`], [`Error::Corrupt`], [`Error::Sequence`], [`Error::TooLarge`], [`Error::Full`] and
     /// [`Error::Stopped`]; nothing of the write was kept.
     pub async fn commit(&self, write: Write) -> Result<Vec<Appended>, Error> {
+        self.enter(write).await?.durable().await
+    }
+
+    /// The first half of [`Log::commit`]: waits for room and takes the write's place in the order, without waiting for
+    /// the disk. Who enters one write after the other may then wait for them together.
+    ///
+    /// # Errors
+    /// What is wrong with the write as it stands, and [`Error::Stopped`].
+    pub async fn enter(&self, write: Write) -> Result<Entered, Error> {
         let bytes = check_size(&write.batches, &write.state)?;
         let shared = &self.0.shared;
         let batches = writer::resolve(shared, write.batches)?;
         let weight = shared.queue.reserve(bytes).await?;
         let (reply, answer) = oneshot::channel();
         let job = queue::Job { batches, state: write.state, bytes, urgency: write.urgency, reply, _weight: weight };
-        self.ask(queue::Work::Write(job), answer).await
+        shared.queue.push(queue::Work::Write(job))?;
+        Ok(Entered { log: self.clone(), answer })
     }
 
     /// Creates, alters, grows, trims or deletes a topic, durably, together with `state`. Answers with the topic after
@@ -528,10 +538,30 @@ impl Log {
 
     async fn ask<T>(&self, work: queue::Work, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
         self.0.shared.queue.push(work)?;
+        self.answer(answer).await
+    }
+
+    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
         #[cfg(test)]
         let answer = without_a_clock(answer);
         // Without an answer the writer thread has gone.
         answer.await.unwrap_or_else(|_| Err(self.0.shared.queue.why_closed()))
+    }
+}
+
+/// A write that has its place in the order and is not durable yet. Dropping it does not take it back.
+pub struct Entered {
+    log: Log,
+    answer: oneshot::Receiver<Result<Vec<Appended>, Error>>,
+}
+
+impl Entered {
+    /// Waits until it is durable.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub async fn durable(self) -> Result<Vec<Appended>, Error> {
+        self.log.answer(self.answer).await
     }
 }
 

@@ -504,3 +504,33 @@ async fn a_port_in_use_is_one_line_with_the_mend() {
     assert!(error.contains(&format!("port {}", address.port())) && error.contains("--listen"), "{error}");
     assert!(!error.contains('\n'));
 }
+
+#[tokio::test]
+async fn produce_requests_that_follow_each_other_share_a_flush_and_keep_their_order() {
+    let broker = Broker::lingering(Duration::from_millis(100), |_| {}).await;
+    broker.topic("t", 2, &[]).await;
+    let mut client = broker.connect().await;
+    let before = broker.log.usage().commits;
+    // One is refused in the middle, and a request of another kind comes last.
+    let topic_of = |number: i32| if number == 20 { "missing" } else { "t" };
+    for number in 1..=40 {
+        let request = produce_request(topic_of(number), number % 2, batch(&[&format!("{number}")]), -1);
+        client.send(&request, 9).await;
+    }
+    client.send(&ApiVersionsRequest::default(), 2).await;
+    let mut next = [0, 0];
+    for number in 1..=40 {
+        let response = client.receive_nth::<ProduceRequest>(9, number).await;
+        let answer = &response.responses[0].partition_responses[0];
+        if topic_of(number) == "missing" {
+            assert_eq!(answer.error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+            continue;
+        }
+        let end = &mut next[(number % 2) as usize];
+        assert_eq!((answer.error_code, answer.base_offset), (ErrorCode::NONE, *end));
+        *end += 1;
+    }
+    assert_eq!(client.receive_nth::<ApiVersionsRequest>(2, 41).await.error_code, ErrorCode::NONE);
+    let commits = broker.log.usage().commits - before;
+    assert!(commits <= 10, "{commits} commits for 39 batches of one client");
+}

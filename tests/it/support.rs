@@ -36,6 +36,11 @@ impl Broker {
 
     /// With the configuration changed first.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::lingering(Duration::ZERO, change).await
+    }
+
+    /// With a log whose producers wait for company.
+    pub(crate) async fn lingering(ack_linger: Duration, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock: log::Clock = Arc::new(|| 1_700_000_000_000);
         let metrics = Registry::default();
@@ -44,7 +49,7 @@ impl Broker {
             quota_bytes: Some(64 << 20),
             durability: log::Durability::Strict,
             linger: Duration::from_millis(1),
-            ack_linger: Duration::ZERO,
+            ack_linger,
             on_full: log::OnFull::DropOldest,
             memory_limit_bytes: 32 << 20,
             clock: Arc::clone(&clock),
@@ -126,8 +131,12 @@ impl Client {
     }
 
     pub(crate) async fn receive<R: Request>(&mut self, version: i16) -> R::Response {
-        let frame = self.frame().await.expect("an answer");
-        answer::<R>(frame, version, self.correlation_id)
+        self.receive_nth::<R>(version, self.correlation_id).await
+    }
+
+    /// The answer to the request with this number, counted from 1; it must be the next to come.
+    pub(crate) async fn receive_nth<R: Request>(&mut self, version: i16, number: i32) -> R::Response {
+        answer::<R>(self.frame().await.expect("an answer"), version, number)
     }
 
     pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {

@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) local: SocketAddr,
     /// Cancelled when the daemon stops: parked requests answer at once.
     pub(crate) stop: CancellationToken,
+    /// Produce requests whose batches have their place in the log's order, so that the next one may be looked at.
+    pub(crate) entered: AtomicUsize,
 }
 
 /// What a handler gets beside its request.
@@ -188,6 +190,11 @@ impl<R> IntoAnswer for Maybe<R> {
 /// Whether a request of that API may be parked for long.
 pub(super) fn waits(key: i16) -> bool {
     [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup].iter().any(|k| *k as i16 == key)
+}
+
+/// Whether a request of that API may be begun while others of that kind still wait for the disk.
+pub(super) fn queues(key: i16) -> bool {
+    key == ApiKey::Produce as i16
 }
 
 /// Handles one frame. `None`: nothing is to be answered.

@@ -15,6 +15,8 @@
 //! * v0–2 are advertised but end the connection, as with Kafka 4: librdkafka up to 2.10 would otherwise compress nothing.
 //! * v7: zstd. v8: messages beside the codes. v10: leaders to retry at, none. v13 would name topics by id.
 
+use std::sync::atomic::Ordering;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{Close, Context, Maybe, error_code, partition_of};
@@ -97,13 +99,19 @@ async fn commit(
     responses: &mut [TopicProduceResponse],
 ) {
     let meters = &context.broker.metrics;
-    let commits = accepted.into_iter().map(|Accepted { at, append, records, .. }| async move {
+    let mut entered = Vec::with_capacity(accepted.len());
+    for Accepted { at, append, records, .. } in accepted {
         let bytes = append.batch.len() as u64;
         let write = Write { batches: vec![append], urgency, ..Write::default() };
-        (at, bytes, records, context.broker.log.commit(write).await)
-    });
-    // Each commit reaches the writer's queue before the first is awaited to its end, so they share a flush.
-    for ((topic_at, partition_at), bytes, records, result) in futures_util::future::join_all(commits).await {
+        entered.push((at, bytes, records, context.broker.log.enter(write).await));
+    }
+    // All have their place in the order: they share a flush, and the client's next Produce may join them.
+    context.connection.entered.fetch_add(1, Ordering::Relaxed);
+    for ((topic_at, partition_at), bytes, records, entered) in entered {
+        let result = match entered {
+            Ok(entered) => entered.durable().await,
+            Err(error) => Err(error),
+        };
         let answer = &mut responses[topic_at].partition_responses[partition_at];
         match result.as_ref().map(|appended| appended.first()) {
             Ok(Some(appended)) => {
