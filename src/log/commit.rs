@@ -146,6 +146,7 @@ impl Writer {
             _ => self.estimate(&plan),
         };
         figures.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        store.touched(plan.deleted.len() + plan.trimmed);
         self.apply(plan);
         Ok(())
     }

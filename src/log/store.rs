@@ -8,7 +8,7 @@ use std::{
     io::Write as _,
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls, types};
@@ -25,8 +25,9 @@ use super::{
 const RESERVE_BYTES: u64 = 32 << 20;
 /// The file grows by this, which costs the file system's own journal less than growing with every commit.
 const GROWTH_BYTES: u64 = 1 << 20;
-/// Chunks read between two times that the map's pages are given back.
-const RELEASE_READS: u32 = 128;
+/// Values looked up before the map's resident pages are given back. Finding a value touches its first page, and the
+/// kernel maps the 64 KiB around it with it: this is 2 MiB.
+const MOST_TOUCHED: usize = 32;
 /// Map sizes are multiples of the largest page size of a kernel we meet.
 const MAP_STEP_BYTES: u64 = 64 << 10;
 
@@ -40,8 +41,8 @@ pub(super) struct Store {
     file: File,
     /// Where the map begins in our address space and how long it is; `None` where /proc does not say.
     map: Option<(usize, usize)>,
-    /// Chunks read since opening.
-    reads: AtomicU32,
+    /// Values looked up since pages were given back.
+    touched: AtomicUsize,
     directory: Directory,
 }
 
@@ -103,7 +104,7 @@ impl Store {
             tracing::warn!("the place of the log's map is unknown; reading it will make its pages resident");
         }
         env.clear_stale_readers().map_err(failed)?;
-        let store = Self { db, env, file, map, reads: AtomicU32::new(0), directory };
+        let store = Self { db, env, file, map, touched: AtomicUsize::new(0), directory };
         let txn = store.read_txn()?;
         let page = store.db.stat(&txn).map_err(failed)?.page_size as usize;
         drop(txn);
@@ -161,10 +162,7 @@ impl Store {
             _ => out.extend_from_slice(&value[..length]),
         }
         drop(txn);
-        // The way to a value touches tree pages, and the kernel maps the 16 around each.
-        if self.reads.fetch_add(1, Ordering::Relaxed) % RELEASE_READS == RELEASE_READS - 1 {
-            self.release_pages();
-        }
+        self.touched(1);
         if !chunk.check(partition, &out[at..]) {
             out.truncate(at);
             return Ok(Chunk::Damaged);
@@ -192,6 +190,15 @@ impl Store {
         })?;
         debug_assert!(there.is_none(), "seal numbers are never used twice");
         Ok(())
+    }
+
+    /// So many values were looked up or deleted: where that adds up, the map's resident pages are given back. Without it
+    /// the resident memory of a busy daemon grows to the size of its log.
+    pub(super) fn touched(&self, values: usize) {
+        if self.touched.fetch_add(values, Ordering::Relaxed) + values >= MOST_TOUCHED {
+            self.touched.store(0, Ordering::Relaxed);
+            self.release_pages();
+        }
     }
 
     /// Gives the map's resident pages back. They are clean, so they stay in the page cache.
