@@ -9,6 +9,7 @@ mod broker;
 mod consume;
 mod groups;
 mod http;
+mod manual;
 mod member;
 mod mirror;
 mod produce;
@@ -85,8 +86,7 @@ fn dispatch(args: Args) -> Result<(), Failure> {
             Ok(())
         }
         Command::Man => {
-            let mut out = Vec::new();
-            clap_mangen::Man::new(Args::command()).section("8").render(&mut out).map_err(anyhow::Error::from)?;
+            let out = manual::page(Args::command()).map_err(anyhow::Error::from)?;
             print(&String::from_utf8_lossy(&out))?;
             Ok(())
         }
