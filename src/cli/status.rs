@@ -6,10 +6,7 @@ use super::{
     Failure, http, print,
     table::{Table, bytes, span_ms},
 };
-use crate::{
-    admin::status::Status,
-    config::{Config, Overrides},
-};
+use crate::{admin::status::Status, config};
 
 /// Prints the status of the local daemon.
 pub(super) fn status(admin: Option<String>, config: Option<&Path>, json: bool) -> Result<(), Failure> {
@@ -19,10 +16,10 @@ pub(super) fn status(admin: Option<String>, config: Option<&Path>, json: bool) -
 }
 
 /// The status document, parsed and as it came.
-pub(super) fn fetch(admin: Option<String>, config: Option<&Path>) -> Result<(Status, String), Failure> {
+pub(super) fn fetch(admin: Option<String>, file: Option<&Path>) -> Result<(Status, String), Failure> {
     let address = match admin {
         Some(address) => address,
-        None => Config::load(config, &Overrides::default()).map_err(Failure::Configuration)?.admin.listen,
+        None => config::admin_address(file).map_err(Failure::Configuration)?,
     };
     let body = http::get(&address, "/status")?;
     let status = serde_json::from_slice(&body).map_err(anyhow::Error::from)?;

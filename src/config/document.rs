@@ -232,10 +232,9 @@ fn substitute(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Resul
         let secret = match kind {
             "env" => environment(name).ok_or_else(|| format!("the environment variable {name} is not set"))?,
             "credential" => {
-                let dir = environment("CREDENTIALS_DIRECTORY").ok_or(
-                    "no systemd credentials here ($CREDENTIALS_DIRECTORY is not set); see LoadCredential= in the unit",
-                )?;
-                read_secret(&Path::new(&dir).join(name))?
+                // Outside the service, as for `brooklet check`, where the packaged unit takes them from.
+                let dir = environment("CREDENTIALS_DIRECTORY").unwrap_or_else(|| CREDENTIALS.to_owned());
+                read_credential(Path::new(&dir), name)?
             }
             _ => return Err(format!("'${{{inside}}}': expected ${{env:NAME}} or ${{credential:NAME}}")),
         };
@@ -244,6 +243,15 @@ fn substitute(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Resul
     }
     out.push_str(rest);
     Ok(changed.then_some(out))
+}
+
+/// The directory that the packaged unit loads credentials from.
+const CREDENTIALS: &str = "/etc/brooklet/credentials";
+
+/// The credential of that name. Loaded from a directory, as by the packaged unit, its file carries the unit's prefix.
+fn read_credential(dir: &Path, name: &str) -> Result<String, String> {
+    let loaded = dir.join(format!("brooklet_{name}"));
+    if loaded.exists() { read_secret(&loaded) } else { read_secret(&dir.join(name)) }
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {

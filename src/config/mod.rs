@@ -94,27 +94,47 @@ pub struct Overrides {
     pub admin: Option<String>,
 }
 
+/// The file named, or the system's if it exists, and its text; no text without a file.
+fn read(file: Option<&Path>) -> Result<(Option<PathBuf>, String), Vec<Problem>> {
+    let system = Path::new(SYSTEM_FILE);
+    let Some(path) = file.or_else(|| system.exists().then_some(system)) else { return Ok((None, String::new())) };
+    let text = fs::read_to_string(path).map_err(|e| {
+        vec![Problem {
+            file: path.display().to_string(),
+            line: 0,
+            key: String::new(),
+            value: None,
+            message: format!("cannot be read: {e}"),
+        }]
+    })?;
+    Ok((Some(path.to_owned()), text))
+}
+
+/// Where the daemon of that file, the system's or the defaults answers over HTTP.
+///
+/// Looks at nothing else: who asks for the status need not be allowed to read the secrets, nor have the service's
+/// environment.
+///
+/// # Errors
+/// A file that cannot be read or is no TOML.
+pub fn admin_address(file: Option<&Path>) -> Result<String, Vec<Problem>> {
+    let (file, text) = read(file)?;
+    let name = file.map_or_else(|| "built-in defaults".to_owned(), |f| f.display().to_string());
+    let document = Document::parse(&name, &text).map_err(|p| vec![p])?;
+    let listen = [String::from("admin"), String::from("listen")];
+    let defaults: Table = toml::from_str(DEFAULTS).expect("the shipped file is parsed by a test");
+    let of = |values: &Table| document::find(values, &listen).and_then(Value::as_str).map(str::to_owned);
+    Ok(of(&document.values).or_else(|| of(&defaults)).unwrap_or_default())
+}
+
 impl Config {
     /// Reads the file named, or the system's if it exists, or the defaults.
     ///
     /// # Errors
     /// Everything that is wrong, in the order of the file.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, Vec<Problem>> {
-        let system = Path::new(SYSTEM_FILE);
-        let file = file.or_else(|| system.exists().then_some(system));
-        let text = match file {
-            None => String::new(),
-            Some(path) => fs::read_to_string(path).map_err(|e| {
-                vec![Problem {
-                    file: path.display().to_string(),
-                    line: 0,
-                    key: String::new(),
-                    value: None,
-                    message: format!("cannot be read: {e}"),
-                }]
-            })?,
-        };
-        Self::parse(file, &text, overrides, &|name| std::env::var(name).ok())
+        let (file, text) = read(file)?;
+        Self::parse(file.as_deref(), &text, overrides, &|name| std::env::var(name).ok())
     }
 
     /// As [`Self::load`], from a text; `environment` looks variables up.

@@ -148,3 +148,34 @@ fn the_shipped_file_names_every_key() {
         }
     }
 }
+
+/// The unit loads a directory of credentials, which puts a prefix before each name; a drop-in loads single ones.
+#[test]
+fn a_credential_is_found_with_and_without_the_units_prefix() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("brooklet_node"), "by-directory\n").unwrap();
+    fs::write(dir.path().join("single"), "by-name\n").unwrap();
+    let environment = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| dir.path().display().to_string());
+    let name = |text: &str| {
+        Config::parse(Some(Path::new("b.toml")), text, &Overrides::default(), &environment)
+            .map(|config| config.node.name)
+            .map_err(|problems| problems[0].to_string())
+    };
+    assert_eq!(name("[node]\nname = \"${credential:node}\"\ndata_dir = \"/x\"\n").unwrap(), "by-directory");
+    assert_eq!(name("[node]\nname = \"${credential:single}\"\ndata_dir = \"/x\"\n").unwrap(), "by-name");
+    let missing = name("[node]\nname = \"${credential:other}\"\ndata_dir = \"/x\"\n").unwrap_err();
+    assert!(missing.contains("node.name") && missing.contains("other"), "{missing}");
+}
+
+/// The status is for everyone, the secrets are not.
+#[test]
+fn the_admin_address_is_found_without_the_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b.toml");
+    fs::write(&file, "[node]\nname = \"${credential:nowhere}\"\n[admin]\nlisten = \"127.0.0.1:18083\"\n").unwrap();
+    assert!(Config::load(Some(&file), &Overrides::default()).is_err());
+    assert_eq!(admin_address(Some(&file)).unwrap(), "127.0.0.1:18083");
+    fs::write(&file, "").unwrap();
+    assert_eq!(admin_address(Some(&file)).unwrap(), "127.0.0.1:8083");
+    assert!(admin_address(Some(&dir.path().join("missing"))).is_err());
+}
