@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 
 use super::args;
 use crate::{
-    mirror::client::{Client, Endpoint, Options, Security},
+    mirror::client::{self, Client, Endpoint, Options, Security},
     wire::{
         ErrorCode, Request, Uuid,
         list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic},
@@ -16,8 +16,9 @@ use crate::{
     },
 };
 
-/// How often a fresh topic is asked for until it has a leader.
-const ATTEMPTS: u32 = 50;
+/// How often a fresh topic is asked for until it has a leader, and a group until its coordinator is ready.
+const ATTEMPTS: u32 = 150;
+const RETRY: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// A partition of a topic by name.
 pub(super) type Key = (String, i32);
@@ -26,6 +27,8 @@ pub(super) type Key = (String, i32);
 pub(super) struct Connected {
     client: Client,
     known: BTreeMap<String, Topic>,
+    /// Groups whose coordinator has answered.
+    settled: BTreeSet<String>,
 }
 
 struct Topic {
@@ -39,7 +42,7 @@ pub(super) async fn connect(broker: &args::Broker) -> anyhow::Result<Connected> 
     let servers = servers.collect::<Result<Vec<_>, _>>().map_err(|e| anyhow::anyhow!("--bootstrap-server: {e}"))?;
     let client = Client::new(servers, Security::default(), Options::default());
     // Asks at once, so that a wrong address is said as such and not as a failure of the command.
-    let mut connected = Connected { client, known: BTreeMap::new() };
+    let mut connected = Connected { client, known: BTreeMap::new(), settled: BTreeSet::new() };
     connected
         .client
         .any()
@@ -61,8 +64,32 @@ impl Connected {
     }
 
     /// Sends to the group's coordinator.
-    pub(super) async fn coordinator<R: Request>(&self, group: &str, request: &R) -> anyhow::Result<R::Response> {
+    pub(super) async fn coordinator<R: Request>(&mut self, group: &str, request: &R) -> anyhow::Result<R::Response> {
+        if !self.settled.contains(group) {
+            self.settle(group).await?;
+        }
         Ok(self.client.call_coordinator(group, request).await?)
+    }
+
+    /// Waits until the group's coordinator answers for it: a Kafka that has never had a group makes its offsets topic
+    /// first, one that has just taken the group over reads it, and both say so by retriable errors.
+    async fn settle(&mut self, group: &str) -> anyhow::Result<()> {
+        for attempt in 1..=ATTEMPTS {
+            let code = match self.client.call_coordinator(group, &offset_fetch(group)).await {
+                Ok(answer) => answer.groups.first().map_or(answer.error_code, |g| g.error_code),
+                Err(client::Error::Kafka { code, .. }) => code,
+                Err(error) => return Err(error.into()),
+            };
+            if !code.is_retriable() {
+                break;
+            }
+            if attempt == ATTEMPTS {
+                bail!("the coordinator of group {group} does not get ready: {code}");
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+        self.settled.insert(group.to_owned());
+        Ok(())
     }
 
     /// Sends to a partition's leader.
@@ -139,7 +166,7 @@ impl Connected {
                 self.learn(&answer, true)?;
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(RETRY).await;
         }
         // Once more by the client's own call, which also learns where the brokers are.
         self.known.remove(topic);
@@ -200,19 +227,8 @@ impl Connected {
     }
 
     /// What a group has committed.
-    pub(super) async fn committed(&self, group: &str) -> anyhow::Result<BTreeMap<Key, i64>> {
-        let request = OffsetFetchRequest {
-            group_id: group.to_owned(),
-            topics: None,
-            groups: vec![OffsetFetchRequestGroup {
-                group_id: group.to_owned(),
-                member_id: None,
-                member_epoch: -1,
-                topics: None,
-            }],
-            require_stable: false,
-        };
-        let answer = self.coordinator(group, &request).await?;
+    pub(super) async fn committed(&mut self, group: &str) -> anyhow::Result<BTreeMap<Key, i64>> {
+        let answer = self.coordinator(group, &offset_fetch(group)).await?;
         let mut found = BTreeMap::new();
         let mut note = |topic: &str, partition, offset, code: ErrorCode| {
             if !code.is_error() && offset >= 0 {
@@ -241,7 +257,7 @@ impl Connected {
 
     /// Commits offsets of a group, as a member of a generation or from outside while it has none.
     pub(super) async fn commit(
-        &self,
+        &mut self,
         group: &str,
         offsets: &BTreeMap<Key, i64>,
         member: Option<(i32, &str)>,
@@ -278,5 +294,20 @@ impl Connected {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Asks for all that a group has committed.
+fn offset_fetch(group: &str) -> OffsetFetchRequest {
+    OffsetFetchRequest {
+        group_id: group.to_owned(),
+        topics: None,
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: group.to_owned(),
+            member_id: None,
+            member_epoch: -1,
+            topics: None,
+        }],
+        require_stable: false,
     }
 }
