@@ -6,12 +6,10 @@
 
 use std::{
     collections::HashMap,
-    future::{Future, poll_fn},
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    task::Poll,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -165,10 +163,9 @@ impl Intake {
 
     /// Makes the records and the source's own positions durable together, or nothing.
     ///
-    /// `positions` are keys and values of this connector alone; `None` removes a key. Commits polled by one task, as
-    /// with `FuturesOrdered`, become durable in the order in which they are first polled; of tasks that race each other
-    /// so do all but those that wait for room in the log's queue. Dropping the future after its first poll does not
-    /// take the write back.
+    /// `positions` are keys and values of this connector alone; `None` removes a key. Commits become durable in the
+    /// order in which they are first polled, whoever polls them; so one that was polled has to be polled on, or others
+    /// wait for it. Dropping the future does not take the write back once it has entered the log's queue.
     ///
     /// # Errors
     /// [`IntakeError`]; nothing of this commit is durable then, topics made for it stay.
@@ -209,14 +206,10 @@ impl Intake {
         let topics = self.topics_of(&records).await?;
         let batches = gate.batches(&records, &topics, (self.shared.clock)())?;
         drop(records);
-        let mut commit = Box::pin(self.shared.log.commit(Write { batches, state, urgency }));
-        // The first poll hands the write to the log's queue; from then on the next commit may follow.
-        let first = poll_fn(|context| Poll::Ready(commit.as_mut().poll(context))).await;
+        // Once it is in the log's queue the next commit may follow, and not while it waits for room there.
+        let entered = self.shared.log.enter(Write { batches, state, urgency }).await?;
         drop(gate);
-        match first {
-            Poll::Ready(answer) => answer?,
-            Poll::Pending => commit.await?,
-        };
+        entered.durable().await?;
         Ok(())
     }
 

@@ -135,6 +135,38 @@ async fn overlapping_commits_keep_the_order_of_their_calls() {
 }
 
 #[tokio::test]
+async fn commits_that_wait_for_room_keep_the_order_of_their_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = log::Config::new(dir.path());
+    config.quota_bytes = Some(64 << 20);
+    // Room for three of them at once.
+    config.memory_limit_bytes = 4 << 20;
+    let log = Log::open(config, &Registry::default()).unwrap();
+    let intake = intake(&log, 1);
+    make_topic(&log, "t", 1).await;
+    let mut commits = Vec::new();
+    for i in 0..20u8 {
+        let intake = intake.clone();
+        let records = vec![SourceRecord::new("t", vec![i; 300_000])];
+        let mut commit = Box::pin(async move { intake.commit(records, vec![], Urgency::Waited).await });
+        assert!(futures_util::poll!(commit.as_mut()).is_pending());
+        commits.push(commit);
+    }
+    // Whoever is looked after first must not get ahead of those that came before.
+    commits.reverse();
+    for answer in futures_util::future::join_all(commits).await {
+        answer.unwrap();
+    }
+    let mut found = Vec::new();
+    let partition = Partition::new("t", 0);
+    for offset in 0..20_i64 {
+        let slice = log.read(&partition, offset, 1).await.unwrap();
+        found.push(slice.batches[200]);
+    }
+    assert_eq!(found, (0..20).collect::<Vec<u8>>());
+}
+
+#[tokio::test]
 async fn a_large_commit_becomes_several_batches() {
     let (_dir, log) = open_log();
     let intake = intake(&log, 1);
