@@ -91,7 +91,8 @@ impl Parts {
             let committed = groups::offsets::of_group(&self.log, &listed.group).unwrap_or_default();
             let behind = |(partition, committed): (Partition, groups::offsets::Committed)| {
                 let end = self.log.watch(&partition).map_or(committed.offset, |b| b.borrow().high_watermark);
-                (end - committed.offset).max(0)
+                // A client may have committed any number.
+                end.saturating_sub(committed.offset.max(0)).max(0)
             };
             let lag = committed.into_iter().map(behind).sum();
             (listed.group, status::Group { state: listed.state.name().into(), members, lag })

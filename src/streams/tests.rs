@@ -466,6 +466,24 @@ async fn what_retention_took_is_counted() {
 }
 
 #[tokio::test]
+async fn a_position_that_nobody_can_have_is_the_beginning() {
+    let rig = Rig::new();
+    rig.create("in", 1).await;
+    rig.create("out", 1).await;
+    rig.produce_values("in", &["a"]).await;
+    rig.produce_values("in", &["b"]).await;
+    let partition = Partition::new("in", 0);
+    rig.log.change(Change::TrimBefore { partition: partition.clone(), offset: 1 }, Vec::new()).await.unwrap();
+    let id = rig.log.topics().borrow().get("in").unwrap().id;
+    let state = vec![offsets::write("s", &partition, id, offsets::Committed::at(i64::MIN, 0))];
+    rig.log.commit(Write { state, ..Write::default() }).await.unwrap();
+    let (_streams, supervisor) = rig.start("[s]\nfrom = [\"in\"]\nto = \"out\"");
+    rig.filled("out", 0, 1).await;
+    stop(&supervisor).await;
+    assert_eq!((rig.values("out").await, rig.committed("s", "in", 0)), (vec!["b".to_owned()], Some(2)));
+}
+
+#[tokio::test]
 async fn a_changed_configuration_replaces_what_runs() {
     let rig = Rig::new();
     rig.create("in", 1).await;

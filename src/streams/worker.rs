@@ -140,7 +140,8 @@ impl Worker<'_> {
                 // Deleted since: the next change of the topics says so.
                 let Ok(mut bounds) = self.host.log.watch(&partition) else { continue };
                 let committed = offsets::committed(&self.host.log, &topology.name, &partition)?.map(|c| c.offset);
-                let position = committed.unwrap_or(bounds.borrow_and_update().start);
+                // Any client may commit for any group, and a negative offset is no place to read from.
+                let position = committed.map_or_else(|| bounds.borrow_and_update().start, |offset| offset.max(0));
                 self.sources.push(Source { partition, topic_id: topic.id, position, committed, bounds });
             }
         }
