@@ -156,7 +156,9 @@ impl Writer {
         for part in &self.staged.touched {
             let inner = part.lock();
             let mut from = 0;
-            while inner.tail.len() - from > CHUNK_BYTES
+            // What was sealed in part is sealed as far as it was durable: the journal forgets that.
+            while (1..inner.durable_bytes).contains(&from)
+                || inner.tail.len() - from > CHUNK_BYTES
                 || inner.tail.len() - from.max(inner.durable_bytes) >= DIRECT_BYTES
             {
                 let (to, chunk) = cut(&inner.tail, from, self.next_seal, plan.intake_s);
@@ -186,11 +188,14 @@ impl Writer {
             let part = Arc::clone(&self.by_id[&id]);
             let inner = part.lock();
             let intake_s = if inner.is_touched { plan.intake_s } else { inner.tail_intake_s };
-            let (to, chunk) = cut(&inner.tail, 0, self.next_seal, intake_s);
-            self.next_seal += 1;
-            drop(inner);
-            plan.sealed_to.insert(id, to);
-            plan.seals.push(Seal { part, from: 0, to, chunk });
+            let mut from = 0;
+            while from < inner.durable_bytes {
+                let (to, chunk) = cut(&inner.tail, from, self.next_seal, intake_s);
+                self.next_seal += 1;
+                plan.seals.push(Seal { part: Arc::clone(&part), from, to, chunk });
+                from = to;
+            }
+            plan.sealed_to.insert(id, from);
         }
     }
 
@@ -256,7 +261,9 @@ impl Writer {
         let oldest_seal = self.journal.oldest_seal();
         for (id, chunk) in &plan.deleted {
             let (count, after) = gone.entry(*id).or_default();
-            *count += 1;
+            // What was trimmed has left the index before; only what is still in it can leave a partition empty.
+            let front = self.by_id.get(id).and_then(|part| part.lock().chunks.front().map(|front| front.seal));
+            *count += usize::from(front.is_some_and(|front| front <= chunk.seal));
             if chunk.seal >= oldest_seal {
                 *after = Some(chunk.last() + 1).max(*after);
             }
@@ -265,7 +272,7 @@ impl Writer {
             let Some(part) = self.by_id.get(&id).map(Arc::clone) else { continue };
             let inner = part.lock();
             let end = inner.next;
-            let is_emptied = inner.chunks.len() <= count && inner.tail.is_empty();
+            let is_emptied = count > 0 && inner.chunks.len() == count && inner.tail.is_empty();
             let start = if is_emptied { Some(end) } else { after.map(|after| after.max(inner.bounds.start)) };
             drop(inner);
             if let Some(start) = start {
@@ -412,6 +419,10 @@ impl Writer {
             let mut inner = part.lock();
             if inner.chunks.front().is_some_and(|front| front.seal == chunk.seal) {
                 inner.pop_chunk();
+                // At once, so that no reader steps over what has gone without hearing of it.
+                let start = inner.first_kept().max(inner.bounds.start);
+                let bounds = Bounds { start, ..inner.bounds };
+                inner.publish(bounds);
             }
         }
         self.garbage.drain(..plan.garbage);
@@ -514,6 +525,8 @@ impl Writer {
 
     /// A commit nobody waits for. False if there was no room for it, which is tried again later.
     fn flush_alone(&mut self, expired: Vec<(u32, ChunkRef)>) -> Result<bool, Error> {
+        // Deleting a large backlog takes minutes on a slow card, in which the thread is as alive as ever.
+        self.shared.figures.heartbeat.fetch_add(1, Ordering::Relaxed);
         match self.flush_deleting(expired, Room::IfOver) {
             Ok(()) => Ok(true),
             Err(Flush::Full { .. }) => {
@@ -536,7 +549,12 @@ impl Writer {
             let before = self.live_pages;
             match self.flush_deleting(Vec::new(), Room::AtOnce) {
                 Ok(()) if self.live_pages < before => {}
-                Ok(()) | Err(Flush::Full { .. }) => return Ok(false),
+                Ok(()) => return Ok(false),
+                Err(Flush::Full { .. }) => {
+                    // The bounds staged for it would otherwise go out with the next commit, though nothing was deleted.
+                    self.staged = Staged::default();
+                    return Ok(false);
+                }
                 Err(Flush::Fatal(error)) => return Err(error),
             }
         }
@@ -565,13 +583,14 @@ fn journaled(part: &Arc<Part>, plan: &Plan) -> Option<std::ops::Range<usize>> {
     (from < inner.tail.len()).then_some(from..inner.tail.len())
 }
 
-/// As many batches from `from` on as a chunk holds, at least one.
+/// As many batches from `from` on as a chunk holds, at least one. Its offsets span fewer than 2^32, which a few batches
+/// that claim two thousand million records each would exceed.
 fn cut(tail: &[u8], from: usize, seal: u64, intake_s: u32) -> (usize, ChunkRef) {
     let mut batches = headers(&tail[from..]);
     let (_, first) = batches.next().expect("a tail to be sealed has a batch");
     let (mut to, mut last, mut max_timestamp_ms) = (from + first.bytes, first.last(), first.max_timestamp_ms);
     for (at, header) in batches {
-        if at + header.bytes > CHUNK_BYTES {
+        if at + header.bytes > CHUNK_BYTES || u32::try_from(header.last() - first.base).is_err() {
             break;
         }
         to = from + at + header.bytes;

@@ -44,7 +44,8 @@ pub(super) fn read(
     loop {
         let inner = part.lock();
         let now = inner.bounds;
-        if next < now.start && bounds.is_none() || next > now.high_watermark {
+        // Only at first: a chunk may reach beyond the high watermark in the moment before that follows.
+        if bounds.is_none() && (next < now.start || next > now.high_watermark) {
             let (offset, start, end) = (next, now.start, now.high_watermark);
             return Err(Error::OutOfRange { offset, start, end });
         }

@@ -258,6 +258,62 @@ async fn trimming_moves_the_start_for_good() {
     assert_eq!(append(&log, &p, batch(1, 1, 1, NONE)).await.base_offset, 100);
 }
 
+#[tokio::test]
+async fn what_a_trim_leaves_is_there_after_the_trimmed_chunks_have_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    topic(&log, "a", 1).await;
+    let p = Partition::new("a", 0);
+    // Every batch is a chunk of its own, and the tail is empty.
+    for i in 0..10 {
+        append(&log, &p, batch(10, 40_000, i, NONE)).await;
+    }
+    log.change(Change::TrimBefore { partition: p.clone(), offset: 70 }, vec![]).await.unwrap();
+    log.retain().await.unwrap();
+    log.close().await;
+    let log = open(dir.path());
+    assert_eq!(bounds(&log, &p), (70, 100));
+    assert_eq!(read_all(&log, &p, 70, 1 << 20).await.len(), 3);
+}
+
+#[tokio::test]
+async fn batches_that_claim_ever_so_many_records_are_sealed_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_with(dir.path(), |config| config.quota_bytes = Some(2 << 20));
+    topic(&log, "a", 3).await;
+    let [full, forced, other] = [0, 1, 2].map(|index| Partition::new("a", index));
+    for p in [&full, &forced] {
+        for _ in 0..5 {
+            append(&log, p, batch(i32::MAX, 10, 1, NONE)).await;
+        }
+    }
+    append(&log, &full, batch(1, 40_000, 1, NONE)).await;
+    // The journal reaches its cap, so the oldest tail is sealed.
+    for _ in 0..40 {
+        append(&log, &other, batch(1, 20_000, 1, NONE)).await;
+    }
+    assert!(!log.0.shared.part(&forced).unwrap().lock().chunks.is_empty());
+    log.close().await;
+    let log = open(dir.path());
+    for (p, count) in [(&full, 6), (&forced, 5)] {
+        assert_eq!(bounds(&log, p), (0, 5 * i64::from(i32::MAX) + count - 5));
+        assert_eq!(read_all(&log, p, 0, 1 << 20).await.len(), usize::try_from(count).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_reaches_beyond_the_high_watermark_ends_the_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    topic(&log, "a", 1).await;
+    let p = Partition::new("a", 0);
+    append(&log, &p, batch(10, 40_000, 1, NONE)).await;
+    // As between a commit and the moment its bounds are published.
+    log.0.shared.part(&p).unwrap().lock().bounds.high_watermark = 5;
+    assert_eq!(log.read(&p, 3, 1 << 20).await.unwrap().bounds.high_watermark, 5);
+    assert!(matches!(log.read(&p, 6, 1).await, Err(Error::OutOfRange { .. })));
+}
+
 fn clock_at(ms: &Arc<AtomicI64>) -> Clock {
     let ms = Arc::clone(ms);
     Arc::new(move || ms.load(Ordering::Relaxed))
