@@ -91,8 +91,7 @@ impl Parts {
             let committed = groups::offsets::of_group(&self.log, &listed.group).unwrap_or_default();
             let behind = |(partition, committed): (Partition, groups::offsets::Committed)| {
                 let end = self.log.watch(&partition).map_or(committed.offset, |b| b.borrow().high_watermark);
-                // A client may have committed any number.
-                end.saturating_sub(committed.offset.max(0)).max(0)
+                lag(end, committed.offset)
             };
             let lag = committed.into_iter().map(behind).sum();
             (listed.group, status::Group { state: listed.state.name().into(), members, lag })
@@ -198,4 +197,19 @@ fn stream(s: streams::Status) -> (String, status::Stream) {
         lag: s.positions.iter().map(|p| p.lag).sum(),
     };
     (s.name.to_string(), row)
+}
+
+/// How far a committed offset lies behind the end. Clients may commit any number: one below 0 says nothing is read.
+fn lag(end: i64, committed: i64) -> i64 {
+    end.saturating_sub(committed.max(0)).max(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_committed_offset_makes_the_lag_overflow() {
+        for (committed, expected) in [(i64::MIN, 7), (-1, 7), (0, 7), (3, 4), (9, 0), (i64::MAX, 0)] {
+            assert_eq!(super::lag(7, committed), expected, "{committed}");
+        }
+    }
 }

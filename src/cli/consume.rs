@@ -114,12 +114,12 @@ async fn start(broker: &mut Connected, consume: &Consume, member: Option<&Member
         let (start, end) = (bound(&starts), bound(&ends));
         let at = match (committed.get(&(topic.to_owned(), partition)), consume.offset) {
             (Some(at), _) if *at >= 0 => *at,
-            (_, Some(offset)) if offset < 0 => end + offset,
+            (_, Some(offset)) if offset < 0 => end.saturating_add(offset),
             (_, Some(offset)) => offset,
             _ if consume.from_beginning => start,
             _ => end,
         };
-        positions.insert(partition, at.clamp(start, end));
+        positions.insert(partition, at.clamp(start, end.max(start)));
     }
     Ok(positions)
 }
@@ -198,7 +198,7 @@ impl Printer {
             // A fetch may end within a batch; it comes whole with the next one.
             let Ok((header, bytes)) = found else { break };
             if header.is_control() {
-                next = header.last_offset() + 1;
+                next = header.last_offset().saturating_add(1);
                 continue;
             }
             for record in self.unpacker.records(bytes).context("a batch that cannot be read")? {
@@ -210,14 +210,14 @@ impl Printer {
                     break 'batches;
                 }
                 *left -= 1;
-                next = record.offset + 1;
+                next = record.offset.saturating_add(1);
                 if self.json {
                     json_line(topic, partition, &record, &mut self.text)?;
                 } else {
                     self.format.write(topic, partition, &record, &mut self.text);
                 }
             }
-            next = next.max(header.last_offset() + 1);
+            next = next.max(header.last_offset().saturating_add(1));
         }
         let mut out = std::io::stdout().lock();
         out.write_all(&self.text)?;

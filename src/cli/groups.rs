@@ -180,14 +180,14 @@ async fn reset(
         let old = committed.get(key).copied();
         let new = match target {
             Target::Offset(offset) => *offset,
-            Target::Shift(by) => old.unwrap_or(start) + by,
+            Target::Shift(by) => old.unwrap_or(start).saturating_add(*by),
             Target::Time(time) => match at(*time).await? {
                 // No record is that new.
                 -1 => end,
                 found => found,
             },
         }
-        .clamp(start, end);
+        .clamp(start, end.max(start));
         let old = old.map_or_else(|| "-".into(), |o| o.to_string());
         table.row([group.to_owned(), topic.clone(), partition.to_string(), old, new.to_string()]);
         changes.insert(key.clone(), new);

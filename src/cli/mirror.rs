@@ -24,7 +24,7 @@ pub(super) fn status(admin: Option<String>, config: Option<&Path>, json: bool) -
         out.push('\n');
         let mut table = Table::new(&["SOURCE", "TARGET", "SAFE UP TO OFFSET", "END", "BEHIND", "STATE"]);
         for p in &link.detail {
-            let counts = [p.acked, p.end, p.end - p.acked].map(|n| n.to_string());
+            let counts = [p.acked, p.end, p.end.saturating_sub(p.acked)].map(|n| n.to_string());
             let [acked, end, behind] = counts;
             table.row([p.source.clone(), p.target.clone(), acked, end, behind, p.state.clone()]);
         }

@@ -25,6 +25,9 @@ pub(super) async fn produce(mut broker: Connected, produce: Produce) -> anyhow::
     let headers: Vec<(String, String)> = produce.header.iter().map(|h| key_value(h)).collect::<Result<_, _>>()?;
     let headers: Vec<(&str, Option<&[u8]>)> = headers.iter().map(|(k, v)| (k.as_str(), Some(v.as_bytes()))).collect();
     let count = i32::try_from(broker.partitions_or_create(&produce.topic).await?.len()).unwrap_or(i32::MAX);
+    if count == 0 {
+        bail!("the broker names no partition of {}", produce.topic);
+    }
     if let Some(partition) = produce.partition
         && partition >= count
     {

@@ -80,7 +80,7 @@ fn screen(s: &Status, now_ms: i64) -> String {
 pub(super) fn mirror_line(name: &str, m: &crate::admin::status::Mirror, now_ms: i64) -> String {
     let safe = match m.safe_up_to_ms {
         _ if m.lag == 0 && m.partitions > 0 => "everything is safe at the centre".to_owned(),
-        Some(t) => format!("safe up to {} ({} ago)", rfc3339(t), span_ms(now_ms - t)),
+        Some(t) => format!("safe up to {} ({} ago)", rfc3339(t), span_ms(now_ms.saturating_sub(t))),
         None => "nothing is safe at the centre yet".to_owned(),
     };
     let error = m.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();

@@ -168,7 +168,7 @@ async fn describe(broker: &mut Connected, topics: Vec<String>, json: bool) -> an
             let (start, end) = (starts.get(index).copied().unwrap_or(-1), ends.get(index).copied().unwrap_or(-1));
             let leader = broker.leader_of(name, *index).map_or_else(|| "-".into(), |l| l.to_string());
             rows.push(json!({ "partition": index, "start": start, "end": end }));
-            let numbers = [start, end, end - start].map(|n| n.to_string());
+            let numbers = [start, end, end.saturating_sub(start)].map(|n| n.to_string());
             partitions.row([name.clone(), index.to_string(), leader].into_iter().chain(numbers));
         }
         let own = settings.get(name).cloned().unwrap_or_default();
