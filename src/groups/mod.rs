@@ -169,6 +169,10 @@ struct Live {
     generation: i32,
 }
 
+/// Most protocols of one member. Choosing one compares every member's with every other's while the group is locked, and
+/// real clients have a handful.
+const MOST_PROTOCOLS: usize = 64;
+
 impl Groups {
     /// Groups on this log. `clock` stamps commits.
     pub fn new(log: Log, config: Config, clock: Clock, metrics: &Registry) -> Self {
@@ -202,6 +206,9 @@ impl Groups {
         let config = &self.0.config;
         if !(config.min_session_timeout_ms..=config.max_session_timeout_ms).contains(&request.session_timeout_ms) {
             return Err(Error::InvalidSessionTimeout);
+        }
+        if request.protocols.len() > MOST_PROTOCOLS {
+            return Err(Error::InconsistentProtocol);
         }
         // The request's bytes are a slice of the whole frame: keep copies, not the frame.
         for protocol in &mut request.protocols {

@@ -158,6 +158,9 @@ async fn what_is_out_of_bounds_is_refused() {
     assert_eq!(join("g", 5999).await, Err(Error::InvalidSessionTimeout));
     assert_eq!(join("g", 1_800_001).await, Err(Error::InvalidSessionTimeout));
     assert_eq!(rig.groups.join("g", request("stranger")).await, Err(Error::UnknownMember));
+    let many = (0..65).map(|i| Protocol { name: i.to_string().into(), metadata: Bytes::new() }).collect();
+    let many = rig.groups.join("g", Join { protocols: many, ..request("") }).await;
+    assert_eq!(many, Err(Error::InconsistentProtocol), "choosing among them takes the square of their number");
     assert!(rig.groups.list().unwrap().is_empty(), "a refusal leaves nothing behind");
 
     assert_eq!(join("a", 6000).await, Ok(()));
