@@ -4,11 +4,16 @@ use std::time::{Duration, Instant};
 
 use brooklet::{
     log::Change,
+    record::{Codec, Producer},
     wire::{
         ErrorCode,
         api_versions::ApiVersionsRequest,
+        create_topics::{CreatableTopic, CreateTopicsRequest},
+        describe_configs::{DescribeConfigsRequest, DescribeConfigsResource},
+        describe_groups::DescribeGroupsRequest,
         fetch::{FetchPartition, FetchRequest, FetchTopic},
-        metadata::MetadataRequest,
+        metadata::{MetadataRequest, MetadataRequestTopic},
+        offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup},
     },
 };
 use bytesize::ByteSize;
@@ -16,7 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     kafka::produce_request,
-    support::{Broker, Client, PATIENCE, batch},
+    support::{Broker, Client, PATIENCE, batch, batch_of},
 };
 
 async fn is_served(broker: &Broker) {
@@ -231,6 +236,92 @@ async fn a_request_larger_than_a_segment_arrives_whole() {
     let response = client.call(&produce_request("t", 0, batch(&[&value]), -1), 9).await;
     assert_eq!(response.responses[0].partition_responses[0].error_code, ErrorCode::NONE);
     broker.log.change(Change::Delete { name: "t".into() }, vec![]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_named_often_is_answered_once() {
+    let broker = Broker::start().await;
+    broker.topic("t", 2, &[]).await;
+    let mut client = broker.connect().await;
+    let topic = MetadataRequestTopic { name: Some("t".into()), ..Default::default() };
+    let request = MetadataRequest { topics: Some(vec![topic; 3]), ..Default::default() };
+    assert_eq!(client.call(&request, 12).await.topics.len(), 1);
+    let resource = DescribeConfigsResource { resource_type: 2, resource_name: "t".into(), configuration_keys: None };
+    let request = DescribeConfigsRequest { resources: vec![resource; 3], ..Default::default() };
+    assert_eq!(client.call(&request, 4).await.results.len(), 1);
+    let request = DescribeGroupsRequest { groups: vec!["g".into(); 3], ..Default::default() };
+    assert_eq!(client.call(&request, 5).await.groups.len(), 1);
+    let group = OffsetFetchRequestGroup { group_id: "g".into(), topics: None, ..Default::default() };
+    let request = OffsetFetchRequest { groups: vec![group; 3], ..Default::default() };
+    assert_eq!(client.call(&request, 8).await.groups.len(), 1);
+}
+
+#[tokio::test]
+async fn topics_are_capped_in_a_request_and_in_all() {
+    let broker = Broker::start().await;
+    let mut client = broker.connect().await;
+    let wanted = |name: String, num_partitions| CreatableTopic {
+        name,
+        num_partitions,
+        replication_factor: 1,
+        ..Default::default()
+    };
+    let topics = (0..1001).map(|i| wanted(format!("t{i}"), 1)).collect();
+    let request = CreateTopicsRequest { topics, validate_only: true, ..Default::default() };
+    let answer = client.call(&request, 7).await;
+    assert_eq!(answer.topics.len(), 1001);
+    assert!(answer.topics.iter().all(|t| t.error_code == ErrorCode::POLICY_VIOLATION));
+
+    let topics = (0..3).map(|i| wanted(format!("t{i}"), 10_000)).collect();
+    let answer = client.call(&CreateTopicsRequest { topics, ..Default::default() }, 7).await;
+    let codes: Vec<_> = answer.topics.iter().map(|t| t.error_code).collect();
+    assert_eq!(codes, [ErrorCode::NONE, ErrorCode::NONE, ErrorCode::POLICY_VIOLATION]);
+    let topic = MetadataRequestTopic { name: Some("another".into()), ..Default::default() };
+    let answer = client.call(&MetadataRequest { topics: Some(vec![topic]), ..Default::default() }, 12).await;
+    assert_eq!(answer.topics[0].error_code, ErrorCode::POLICY_VIOLATION, "nor by naming it");
+}
+
+#[tokio::test]
+async fn a_refusal_names_a_bounded_number_of_records() {
+    let broker = Broker::start().await;
+    broker.topic("t", 1, &[("cleanup.policy", "compact")]).await;
+    let mut client = broker.connect().await;
+    let keyless = batch_of((0..5000).map(|_| (None, "")), Producer::NONE, Codec::Gzip);
+    let answer = client.call(&produce_request("t", 0, keyless, -1), 9).await;
+    let answer = &answer.responses[0].partition_responses[0];
+    assert_eq!(answer.error_code, ErrorCode::INVALID_RECORD);
+    assert_eq!(answer.record_errors.len(), 100);
+}
+
+#[tokio::test]
+async fn a_parked_fetch_holds_nothing_of_what_it_read() {
+    let broker = Broker::start().await;
+    broker.topic("t", 1, &[]).await;
+    let mut writer = broker.connect().await;
+    writer.call(&produce_request("t", 0, batch(&[&"x".repeat(60_000)]), -1), 9).await;
+    let partitions = vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }];
+    let request = FetchRequest {
+        // More than there is, so that it reads once and parks.
+        min_bytes: 100_000,
+        max_bytes: 1 << 20,
+        max_wait_ms: 60_000,
+        topics: vec![FetchTopic { topic: "t".into(), partitions, ..Default::default() }],
+        ..Default::default()
+    };
+    let mut parked = broker.connect().await;
+    parked.send(&request, 12).await;
+    let mut settled = 0;
+    let settle = async {
+        // What is shown is as of the last request: ask, and let the read pass.
+        while settled < 5 {
+            is_served(&broker).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let requests = broker.metric("brooklet_kafka_requests_total{api=\"Fetch\"}");
+            let is_small = broker.metric("brooklet_kafka_memory_bytes") < 10_000;
+            settled = if requests > 0 && is_small { settled + 1 } else { 0 };
+        }
+    };
+    tokio::time::timeout(PATIENCE, settle).await.expect("the share came back while the request is parked");
 }
 
 fn resident_bytes() -> usize {

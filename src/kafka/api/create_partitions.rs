@@ -6,9 +6,9 @@
 //! Version notes
 //! * v2: flexible. v3: throttling quotas, which are not there.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Close, Context, configs::Fault, create_topics::MOST_PARTITIONS, error_code};
+use super::{Close, Context, configs::Fault, create_topics::MOST_PARTITIONS, error_code, metadata::check_room};
 use crate::{
     log::Change,
     wire::{
@@ -24,10 +24,12 @@ pub(super) async fn handle(
     request: CreatePartitionsRequest,
 ) -> Result<CreatePartitionsResponse, Close> {
     let mut response = CreatePartitionsResponse::default();
-    for at in 0..request.topics.len() {
-        let asked = &request.topics[at];
-        let is_twice = request.topics.iter().filter(|other| other.name == asked.name).count() > 1;
-        let grown = if is_twice {
+    let mut times_named: BTreeMap<&str, usize> = BTreeMap::new();
+    for asked in &request.topics {
+        *times_named.entry(&asked.name).or_default() += 1;
+    }
+    for asked in &request.topics {
+        let grown = if times_named[&*asked.name] > 1 {
             Err((ErrorCode::INVALID_REQUEST, "the topic is named twice".into()))
         } else {
             grow(context, asked, request.validate_only).await
@@ -57,6 +59,7 @@ async fn grow(context: &Context<'_>, asked: &CreatePartitionsTopic, validate_onl
     if wanted > MOST_PARTITIONS {
         return invalid(format!("Number of partitions must be at most {MOST_PARTITIONS}."));
     }
+    check_room(&topics, wanted - now)?;
     if let Some(assignments) = &asked.assignments {
         let here = [context.broker.node_id];
         let new = usize::try_from(wanted - now).unwrap_or(0);

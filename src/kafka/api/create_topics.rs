@@ -21,15 +21,21 @@ use crate::{
     },
 };
 
+/// Most topics of one request: each is answered with all its settings, some kilobytes for a name of a few bytes.
+const MOST_TOPICS: usize = 1000;
+
 /// Most partitions of one topic: each costs memory.
 pub(super) const MOST_PARTITIONS: i32 = 10_000;
 
 pub(super) async fn handle(context: &Context<'_>, request: CreateTopicsRequest) -> Result<CreateTopicsResponse, Close> {
     let mut response = CreateTopicsResponse::default();
+    let is_too_much = request.topics.len() > MOST_TOPICS;
     for at in 0..request.topics.len() {
         let asked = &request.topics[at];
-        let is_twice = request.topics.iter().filter(|other| other.name == asked.name).count() > 1;
-        let made = if is_twice {
+        let is_twice = !is_too_much && request.topics.iter().filter(|other| other.name == asked.name).count() > 1;
+        let made = if is_too_much {
+            Err((ErrorCode::POLICY_VIOLATION, format!("more than {MOST_TOPICS} topics in one request")))
+        } else if is_twice {
             Err((ErrorCode::INVALID_REQUEST, format!("topic '{}' is named twice", asked.name)))
         } else {
             create(context, asked, request.validate_only).await
@@ -54,6 +60,7 @@ pub(super) async fn handle(context: &Context<'_>, request: CreateTopicsRequest) 
 
 async fn create(context: &Context<'_>, asked: &CreatableTopic, validate_only: bool) -> Result<Arc<Topic>, Fault> {
     let partitions = check(context, asked)?;
+    metadata::check_room(&context.topics(), partitions)?;
     let mut topic_settings = BTreeMap::new();
     for config in &asked.configs {
         let invalid = |why| (ErrorCode::INVALID_CONFIG, why);

@@ -8,6 +8,8 @@
 //! Version notes
 //! * v3: types and documentation.
 
+use std::collections::BTreeSet;
+
 use super::{
     Close, Context,
     configs::{Resource, resource},
@@ -25,7 +27,10 @@ pub(super) async fn handle(
     request: DescribeConfigsRequest,
 ) -> Result<DescribeConfigsResponse, Close> {
     let (synonyms, documentation) = (request.include_synonyms, request.include_documentation);
-    let results = request.resources.into_iter().map(|asked| describe(context, asked, synonyms, documentation));
+    // One answer however often a resource is named: a request of 1 MiB must not ask for gigabytes.
+    let mut seen = BTreeSet::new();
+    let resources = request.resources.into_iter().filter(|r| seen.insert((r.resource_type, r.resource_name.clone())));
+    let results = resources.map(|asked| describe(context, asked, synonyms, documentation));
     Ok(DescribeConfigsResponse { results: results.collect(), ..Default::default() })
 }
 

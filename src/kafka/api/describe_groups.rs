@@ -8,6 +8,8 @@
 //! * v3: authorized operations: all that a group has, while there are no ACLs. v4: instance ids.
 //! * v6: an unknown group is GROUP_ID_NOT_FOUND with a message; before it is `Dead` without an error.
 
+use std::collections::BTreeSet;
+
 use super::{Close, Context, group_error_code};
 use crate::{
     groups::{Description, Error, MemberDescription, State},
@@ -27,7 +29,9 @@ pub(super) async fn handle(
     request: DescribeGroupsRequest,
 ) -> Result<DescribeGroupsResponse, Close> {
     let authorized_operations = if request.include_authorized_operations { ALL_OPERATIONS } else { NO_OPERATIONS };
-    let groups = request.groups.into_iter().map(|group_id| {
+    // One answer however often a group is named: a request of 1 MiB must not ask for gigabytes.
+    let mut seen = BTreeSet::new();
+    let groups = request.groups.into_iter().filter(|group_id| seen.insert(group_id.clone())).map(|group_id| {
         let described = if group_id.is_empty() { Err(Error::InvalidGroupId) } else { context.broker.groups.describe(&group_id) };
         let (error_code, error_message, description) = match described {
             Ok(Some(description)) => (ErrorCode::NONE, None, description),

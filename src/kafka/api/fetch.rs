@@ -20,7 +20,7 @@ use std::{sync::atomic::{AtomicUsize, Ordering}, time::Duration};
 use futures_util::future::select_all;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Close, Context, check_leader_epoch, error_code, partition_of};
+use super::{Close, Context, Share, check_leader_epoch, error_code, partition_of};
 use crate::{
     log::Bounds,
     record::{Codec, Partition, batch},
@@ -92,11 +92,12 @@ pub(super) async fn handle(context: &Context<'_>, request: FetchRequest) -> Resu
         }
         let expired = failed || min_bytes == 0 || Instant::now() >= deadline || context.connection.stop.is_cancelled();
         if expired || available >= needed {
-            let (answers, bytes) = read(context, &mut wanted, max_bytes, gone, request.isolation_level).await;
+            let (answers, bytes, share) = read(context, &mut wanted, max_bytes, gone, request.isolation_level).await;
             if expired || bytes >= min_bytes || answers.iter().any(|a| a.error_code.is_error()) {
+                context.hold(share);
                 return Ok(respond(context, request, &wanted, answers, bytes));
             }
-            // Not enough: by the size of these, so many offsets will be.
+            // Not enough: by the size of these, so many offsets will be. What was read goes, and its share with it.
             needed = match bytes as u64 {
                 0 => available + 1,
                 bytes => (available.saturating_mul(min_bytes as u64) / bytes).max(available + 1),
@@ -144,14 +145,15 @@ fn find(context: &Context<'_>, request: &FetchRequest, gone: ErrorCode) -> Vec<W
     wanted
 }
 
-/// Reads every partition that has something, within the limits; gives the answers in order, and their bytes.
+/// Reads every partition that has something, within the limits; gives the answers in order, their bytes, and the share
+/// of the budget that these take.
 async fn read(
     context: &Context<'_>,
     wanted: &mut [Wanted],
     max_bytes: usize,
     gone: ErrorCode,
     isolation_level: i8,
-) -> (Vec<PartitionData>, usize) {
+) -> (Vec<PartitionData>, usize, Share) {
     let broker = context.broker;
     let aborted = || (isolation_level == 1).then(Vec::<AbortedTransaction>::new);
     let mut answers = Vec::with_capacity(wanted.len());
@@ -177,10 +179,10 @@ async fn read(
         answers.push(answer);
     }
     if readable.is_empty() {
-        return (answers, 0);
+        return (answers, 0, Share::default());
     }
     let Ok(mut share) = tokio::time::timeout(BUDGET_WAIT, broker.budget.take(max_bytes)).await else {
-        return (answers, 0);
+        return (answers, 0, Share::default());
     };
     let first = TURN.fetch_add(1, Ordering::Relaxed) % readable.len();
     readable.rotate_left(first);
@@ -206,8 +208,7 @@ async fn read(
         }
     }
     share.shrink_to(total);
-    context.hold(share);
-    (answers, total)
+    (answers, total, share)
 }
 
 fn set_bounds(answer: &mut PartitionData, bounds: Bounds) {

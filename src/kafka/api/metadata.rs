@@ -13,7 +13,10 @@
 //!   v8: authorised operations, all of them without an authoriser. v10: topics by id; v12: with no name. v13: a top-level
 //!   error for clients that must bootstrap again, never sent.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Close, Context, LEADER_EPOCH, configs::Fault, error_code};
 use crate::{
@@ -43,7 +46,12 @@ pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> R
         Some(asked) if !(asked.is_empty() && context.version == 0) => {
             let may_create = (context.version < 4 || request.allow_auto_topic_creation)
                 && broker.settings.broker_flag("auto.create.topics.enable");
+            // One answer however often a topic is named: a request of 1 MiB must not ask for gigabytes.
+            let mut seen = BTreeSet::new();
             for topic in asked {
+                if !seen.insert((topic.name.clone(), topic.topic_id)) {
+                    continue;
+                }
                 answers.push(match topic.name {
                     Some(name) => match find_or_create(context, &name, may_create).await {
                         Ok(topic) => described(context, &topic),
@@ -98,6 +106,7 @@ async fn find_or_create(context: &Context<'_>, name: &str, may_create: bool) -> 
     }
     let partitions = i32::try_from(context.broker.settings.broker_number("num.partitions")).unwrap_or(1);
     let name: Arc<str> = name.into();
+    check_room(&context.topics(), partitions).map_err(|(code, _)| code)?;
     let change = Change::Create { name: Arc::clone(&name), partitions, settings: BTreeMap::new() };
     match context.broker.log.change(change, Vec::new()).await {
         // Another client was faster.
@@ -106,6 +115,19 @@ async fn find_or_create(context: &Context<'_>, name: &str, may_create: bool) -> 
         }
         created => created.map_err(|error| error_code(&error)),
     }
+}
+
+/// Most partitions of all topics together: each costs memory, and any client may make topics.
+const MOST_PARTITIONS_IN_ALL: i64 = 20_000;
+
+/// Whether there is room for `more` partitions.
+pub(super) fn check_room(topics: &Topics, more: i32) -> Result<(), Fault> {
+    let now: i64 = topics.by_name.values().map(|topic| i64::from(topic.partitions)).sum();
+    if now + i64::from(more) <= MOST_PARTITIONS_IN_ALL {
+        return Ok(());
+    }
+    let message = format!("{more} more partitions than the {now} there are would be over {MOST_PARTITIONS_IN_ALL}");
+    Err((ErrorCode::POLICY_VIOLATION, message))
 }
 
 /// Kafka's rules for a topic's name, but for collisions with others.

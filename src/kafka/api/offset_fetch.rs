@@ -8,7 +8,10 @@
 //! * v7: `require_stable` changes nothing while there are no transactions.
 //! * v8: several groups. v9: member id and epoch belong to the new kind of group and are not looked at.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Close, Context, group_error_code};
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     wire::{
         ErrorCode,
         offset_fetch::{
-            OffsetFetchRequest, OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition,
+            OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition,
             OffsetFetchResponsePartitions, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
         },
     },
@@ -33,7 +36,10 @@ pub(super) async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -
             Err(error) => OffsetFetchResponse { error_code: group_error_code(&error), ..Default::default() },
         });
     }
-    let groups = request.groups.into_iter().map(|group| {
+    // Everything of a group is answered once, however often it is asked for: a request of 1 MiB must not ask for gigabytes.
+    let mut seen = BTreeSet::new();
+    let is_first = |g: &OffsetFetchRequestGroup| g.topics.is_some() || seen.insert(g.group_id.clone());
+    let groups = request.groups.into_iter().filter(is_first).map(|group| {
         let topics = group.topics.map(|all| all.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         let (topics, error_code) = match find(context, &group.group_id, topics) {
             Ok(topics) => (topics.into_iter().map(topic).collect(), ErrorCode::NONE),
