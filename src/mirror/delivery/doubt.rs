@@ -1,7 +1,8 @@
 //! The questions that end a doubt: does the other end lead, how far did it get, and if it forgot us, what its log says.
 
 use super::{
-    Delivery, Halt, Identity, Known, Notice, Now, OnNoEvidence, OnTargetReset, ReadBack, SEQUENCES, Step, sequence,
+    Delivery, Halt, Identity, Known, MOST_OFFSET, Notice, Now, OnNoEvidence, OnTargetReset, ReadBack, SEQUENCES, Step,
+    sequence,
 };
 use crate::record::Offset;
 
@@ -59,6 +60,7 @@ impl Delivery {
     /// The leader's log end: proof that it leads in the epoch that was asked for.
     pub(in crate::mirror) fn leader_end(&mut self, end: i64, now: Now) {
         self.asked = false;
+        let end = end.clamp(-1, MOST_OFFSET);
         let Some(mut doubt) = self.doubt.take() else { return };
         let is_stale = self.is_stale(doubt.oldest_ts_ms, now);
         match doubt.stage {

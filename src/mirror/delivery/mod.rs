@@ -41,6 +41,8 @@ use crate::record::Offset;
 
 /// Sequences are counted modulo 2^31: after 2147483647 comes 0.
 const SEQUENCES: i64 = 1 << 31;
+/// Beyond it a target's offset is a lie, and sums of it could overflow.
+const MOST_OFFSET: i64 = 1 << 62;
 /// Above this a new producer id is taken instead of a new epoch.
 const LAST_EPOCH: i16 = 32_700;
 /// Shortest and longest pause between two rounds of questions that led nowhere.
@@ -530,7 +532,7 @@ impl Delivery {
         self.rounds = 0;
         self.acked = self.acked.max(flight.end);
         if base_offset >= 0 {
-            self.anchor = (flight.end, base_offset + (flight.end - flight.first) - 1);
+            self.anchor = (flight.end, base_offset.min(MOST_OFFSET) + (flight.end - flight.first) - 1);
         }
         self.acked_max_ts_ms = Some(flight.max_ts_ms);
     }

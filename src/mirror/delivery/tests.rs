@@ -659,6 +659,11 @@ fn sequences_wrap_and_positions_are_found_again() {
     assert_eq!(stamp, Stamp { producer_id: 7, epoch: 3, sequence: 1 });
     delivery.stored(103);
     assert_eq!(delivery.acked(), acked + 5);
+    // A target that lies about the place ends nothing here.
+    assert_eq!(delivery.poll(now), Step::Send { from: acked + 5 });
+    delivery.offer(acked + 5, acked + 7, 1_000, now).unwrap();
+    delivery.stored(i64::MAX);
+    assert_eq!(delivery.acked(), acked + 7);
 }
 
 #[test]
