@@ -6,7 +6,7 @@
 //! where they keep the journal longer than its cap. Deleting rides in the commits that add.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -19,7 +19,7 @@ use super::{
     journal::Entry,
     layout::{
         CHUNK_BYTES, CHUNK_HEADER_BYTES, CHUNKS, ChunkRef, ENTRY_BYTES, ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES,
-        PAGE_BYTES, close_entry, journal_key, open_entry, pages, put_batches, put_state, state_key,
+        PAGE_BYTES, close_entry, journal_key, open_entry, pages, put_batches, put_state,
     },
     overlay::Held,
     partition::Part,
@@ -279,15 +279,9 @@ impl Writer {
                 self.stage_bounds(id, start, end);
             }
         }
-        let mut producers = BTreeSet::new();
         for seal in &plan.seals {
-            let inner = seal.part.lock();
-            let sealed = headers(&inner.tail[seal.from..seal.to]);
-            producers.extend(sealed.filter(|(_, h)| h.producer_id >= 0).map(|(_, h)| (seal.part.id, h.producer_id)));
-        }
-        for who in producers {
-            let (key, value) = self.producers.snapshot(who);
-            self.staged.state.insert(state_key("", &key).into(), value.map(Bytes::from));
+            let sealed = self.producers_of(&seal.part, seal.from..seal.to);
+            self.stage_producers(sealed);
         }
     }
 
@@ -498,6 +492,8 @@ impl Writer {
         for part in &tails {
             let end = part.lock().bounds.high_watermark;
             self.stage_bounds(part.id, end, end);
+            let gone = self.producers_of(part, 0..usize::MAX);
+            self.stage_producers(gone);
         }
         if !tails.is_empty() {
             if !self.flush_alone(Vec::new())? {

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ops::Range,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -16,11 +17,11 @@ use super::{
     Append, Appended, Bounds, Change, Error, OnFull, StateWrite, Topic,
     catalogue::{Catalogue, Numbers, Record, bounds_key, decode_bounds, encode_bounds, random_id, topic_key},
     commit::Flush,
-    header::{Header, stamp},
+    header::{Header, headers, stamp},
     journal::Journal,
     layout::{ChunkRef, PAGE_BYTES, pages, state_key},
     partition::Part,
-    producers::{Producers, Verdict, key as producer_key},
+    producers::{Producers, Verdict, Who, key as producer_key},
     queue::{Job, Reply, Taken, Work},
     recovery::Recovered,
     retention::Policy,
@@ -406,6 +407,8 @@ impl Writer {
                     return Err(Error::OutOfRange { offset, start, end: high_watermark });
                 }
                 self.stage_bounds(part.id, to, high_watermark);
+                let gone = self.producers_of(&part, 0..usize::MAX);
+                self.stage_producers(gone);
                 Ok(Effect::Trim { part, start: to })
             }
         }
@@ -418,6 +421,21 @@ impl Writer {
         let said = said.or_insert_with(|| Some(Bytes::copy_from_slice(&encode_bounds(start, end))));
         if let Some((known_start, known_end)) = said.as_deref().and_then(decode_bounds) {
             *said = Some(Bytes::copy_from_slice(&encode_bounds(start.max(known_start), end.max(known_end))));
+        }
+    }
+
+    /// The idempotent producers of the batches in a part of a tail.
+    pub(super) fn producers_of(&self, part: &Part, range: Range<usize>) -> BTreeSet<Who> {
+        let inner = part.lock();
+        let tail = &inner.tail[range.start..range.end.min(inner.tail.len())];
+        headers(tail).filter(|(_, h)| h.producer_id >= 0).map(|(_, h)| (part.id, h.producer_id)).collect()
+    }
+
+    /// Stages what is known of producers whose batches leave the tail: nobody reads it from the journal any more.
+    pub(super) fn stage_producers(&mut self, producers: BTreeSet<Who>) {
+        for who in producers {
+            let (key, value) = self.producers.snapshot(who);
+            self.staged.state.insert(state_key("", &key).into(), value.map(Bytes::from));
         }
     }
 
