@@ -1,4 +1,4 @@
-//! One commit: what is sealed, what goes into the journal, what is deleted, the transaction, and what RAM learns.
+//! One commit: what is sealed, what goes into the journal, the transaction, and what RAM learns.
 //!
 //! Planned from RAM, written in one LMDB transaction, applied to RAM only after it is durable. New batches go into one
 //! journal entry for all partitions, so the pages of a commit do not grow with the number of partitions; a tail that
@@ -6,7 +6,7 @@
 //! where they keep the journal longer than its cap. Deleting rides in the commits that add.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -14,20 +14,20 @@ use bytes::Bytes;
 use heed::RwTxn;
 
 use super::{
-    Bounds, Error, OnFull,
+    Bounds, Error,
+    deletion::Room,
     header::{Header, headers},
     journal::Entry,
     layout::{
-        CHUNK_BYTES, CHUNK_HEADER_BYTES, CHUNKS, ChunkRef, ENTRY_BYTES, ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES,
-        PAGE_BYTES, close_entry, journal_key, open_entry, pages, put_batches, put_state,
+        CHUNK_BYTES, CHUNK_HEADER_BYTES, ChunkRef, ENTRY_BYTES, ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES,
+        close_entry, journal_key, open_entry, pages, put_batches, put_state,
     },
     overlay::Held,
     partition::Part,
-    retention::{Expired, expired, intake_s},
+    retention::intake_s,
     store::Store,
     writer::{Staged, Writer},
 };
-use crate::record::Offset;
 
 /// New batches of one partition that reach this are sealed without a stay in the journal.
 const DIRECT_BYTES: usize = CHUNK_BYTES / 2;
@@ -37,10 +37,6 @@ const JOURNAL_MANY_BYTES: u64 = 4 << 20;
 const MANY_TAILS: usize = 200;
 /// Tails sealed before their time by one commit.
 const MOST_FORCED: usize = 64;
-/// Chunks deleted by one commit, beside two for each that it adds.
-const MOST_DELETED: usize = 16;
-/// Chunks deleted to make room where the map was full.
-const ROOM_CHUNKS: usize = 8;
 /// Pages of the tree and the list of free pages that a commit may write beside its values.
 const COMMIT_PAGES: u64 = 64;
 /// Buffers kept between commits have at most this.
@@ -56,27 +52,18 @@ pub(super) enum Flush {
     Fatal(Error),
 }
 
-/// When the oldest chunks go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    /// While the quota is exceeded.
-    IfOver,
-    /// In any case: the map was full.
-    AtOnce,
-}
-
 /// A tail's front that becomes a chunk: `from..to` of the tail.
-struct Seal {
-    part: Arc<Part>,
-    from: usize,
-    to: usize,
-    chunk: ChunkRef,
+pub(super) struct Seal {
+    pub(super) part: Arc<Part>,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) chunk: ChunkRef,
 }
 
 /// Everything a commit will do.
 #[derive(Default)]
-struct Plan {
-    seals: Vec<Seal>,
+pub(super) struct Plan {
+    pub(super) seals: Vec<Seal>,
     /// How much of each sealed tail goes into chunks.
     sealed_to: HashMap<u32, usize>,
     /// Lengths of the journal entries in the writer's buffer, and the state keys of each.
@@ -87,9 +74,9 @@ struct Plan {
     trimmed: usize,
     /// State that leaves the journal with them.
     moved: BTreeMap<Box<[u8]>, Option<Bytes>>,
-    deleted: Vec<(u32, ChunkRef)>,
+    pub(super) deleted: Vec<(u32, ChunkRef)>,
     /// How many of the deleted are from the garbage.
-    garbage: usize,
+    pub(super) garbage: usize,
     intake_s: u32,
 }
 
@@ -103,7 +90,7 @@ impl Writer {
     }
 
     /// The same, deleting `expired` chunks too, even if nothing is staged.
-    fn flush_deleting(&mut self, expired: Vec<(u32, ChunkRef)>, room: Room) -> Result<(), Flush> {
+    pub(super) fn flush_deleting(&mut self, expired: Vec<(u32, ChunkRef)>, room: Room) -> Result<(), Flush> {
         let clock_ms = (self.shared.clock)();
         let mut plan = Plan { deleted: expired, intake_s: intake_s(clock_ms), ..Plan::default() };
         self.plan_seals(&mut plan);
@@ -205,7 +192,7 @@ impl Writer {
     }
 
     /// What the journal entries of this commit will take, about.
-    fn incoming_journal_bytes(&self, plan: &Plan) -> u64 {
+    pub(super) fn incoming_journal_bytes(&self, plan: &Plan) -> u64 {
         let batches: usize = self.staged.touched.iter().map(|part| journaled(part, plan).map_or(0, |r| r.len())).sum();
         let state: usize = self.staged.state.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Bytes::len)).sum();
         pages(batches + state) * PAGE_BYTES as u64
@@ -215,74 +202,6 @@ impl Writer {
     fn incoming_pages(&self, plan: &Plan) -> u64 {
         let sealed: u64 = plan.seals.iter().map(|seal| pages(seal.chunk.value_bytes())).sum();
         self.incoming_journal_bytes(plan) / PAGE_BYTES as u64 + sealed
-    }
-
-    fn plan_garbage(&mut self, plan: &mut Plan) {
-        plan.garbage = self.garbage.len().min(MOST_DELETED.saturating_sub(plan.deleted.len()));
-        plan.deleted.extend(self.garbage.iter().take(plan.garbage));
-    }
-
-    /// Takes the oldest chunks while the quota is exceeded: two for each that is added, so that catching up is smooth.
-    fn plan_quota(&self, plan: &mut Plan, store: &Store, txn: &RwTxn<'_>, room: Room) -> heed::Result<()> {
-        let incoming = self.incoming_journal_bytes(plan) / PAGE_BYTES as u64
-            + 4
-            + plan.seals.iter().map(|seal| pages(seal.chunk.value_bytes())).sum::<u64>();
-        let freed: u64 = plan.deleted.iter().map(|(_, chunk)| pages(chunk.value_bytes())).sum();
-        let limit = self.shared.quota_bytes / PAGE_BYTES as u64;
-        let mut live = (self.live_pages + incoming).saturating_sub(freed);
-        let is_urgent = room == Room::AtOnce;
-        if (live <= limit || self.on_full == OnFull::Reject) && !is_urgent {
-            return Ok(());
-        }
-        let most = if is_urgent { ROOM_CHUNKS } else { MOST_DELETED.max(2 * plan.seals.len()) };
-        let planned: HashSet<u64> = plan.deleted.iter().map(|(_, chunk)| chunk.seal).collect();
-        let mut count = 0;
-        for item in store.db.prefix_iter(txn, &[CHUNKS])? {
-            let (key, _) = item?;
-            if count >= most || live <= limit && !is_urgent {
-                break;
-            }
-            let Some((id, chunk)) = ChunkRef::from_key(key) else { continue };
-            if planned.contains(&chunk.seal) {
-                continue;
-            }
-            live = live.saturating_sub(pages(chunk.value_bytes()));
-            plan.deleted.push((id, chunk));
-            count += 1;
-        }
-        Ok(())
-    }
-
-    /// Bounds of partitions that deletion empties or that a replay of the journal would fill again, and the producers
-    /// of sealed tails.
-    fn stage_what_deletion_and_sealing_need(&mut self, plan: &Plan) {
-        // By partition: how many chunks go, and the offset after those that the journal may still hold too.
-        let mut gone: HashMap<u32, (usize, Option<Offset>)> = HashMap::new();
-        let oldest_seal = self.journal.oldest_seal();
-        for (id, chunk) in &plan.deleted {
-            let (count, after) = gone.entry(*id).or_default();
-            // What was trimmed has left the index before; only what is still in it can leave a partition empty.
-            let front = self.by_id.get(id).and_then(|part| part.lock().chunks.front().map(|front| front.seal));
-            *count += usize::from(front.is_some_and(|front| front <= chunk.seal));
-            if chunk.seal >= oldest_seal {
-                *after = Some(chunk.last() + 1).max(*after);
-            }
-        }
-        for (id, (count, after)) in gone {
-            let Some(part) = self.by_id.get(&id).map(Arc::clone) else { continue };
-            let inner = part.lock();
-            let end = inner.next;
-            let is_emptied = count > 0 && inner.chunks.len() == count && inner.tail.is_empty();
-            let start = if is_emptied { Some(end) } else { after.map(|after| after.max(inner.bounds.start)) };
-            drop(inner);
-            if let Some(start) = start {
-                self.stage_bounds(id, start, end);
-            }
-        }
-        for seal in &plan.seals {
-            let sealed = self.producers_of(&seal.part, seal.from..seal.to);
-            self.stage_producers(sealed);
-        }
     }
 
     /// Writes the journal entries into the buffer.
@@ -462,99 +381,6 @@ impl Writer {
         if self.buffer.capacity() > KEPT_BUFFER_BYTES {
             self.buffer = Vec::new();
         }
-    }
-
-    /// Deletes what is too old or too much, a few chunks per commit. Writes nothing if nothing is.
-    pub(super) fn retain(&mut self) -> Result<(), Error> {
-        let now_ms = (self.shared.clock)();
-        let mut expired_chunks = Vec::new();
-        let mut tails = Vec::new();
-        for part in self.by_id.values() {
-            let inner = part.lock();
-            let limits = inner.policy.limits(&self.shared.defaults);
-            let tail = (inner.durable_bytes > 0).then_some((inner.tail_intake_s, inner.durable_bytes as u64));
-            let Expired { chunks, has_tail } = expired(inner.chunks.iter(), tail, inner.kept_bytes(), limits, now_ms);
-            expired_chunks.extend(inner.chunks.iter().take(chunks).map(|chunk| (part.id, *chunk)));
-            if has_tail {
-                tails.push(Arc::clone(part));
-            }
-        }
-        expired_chunks.sort_unstable_by_key(|(_, chunk)| chunk.seal);
-        let mut left = expired_chunks.as_slice();
-        while !left.is_empty() {
-            let (now, later) = left.split_at(left.len().min(MOST_DELETED));
-            left = later;
-            if !self.flush_alone(now.to_vec())? {
-                return Ok(());
-            }
-        }
-        // A tail that is too old has no chunk before it any more. Its batches are skipped in the journal from now on.
-        for part in &tails {
-            let end = part.lock().bounds.high_watermark;
-            self.stage_bounds(part.id, end, end);
-            let gone = self.producers_of(part, 0..usize::MAX);
-            self.stage_producers(gone);
-        }
-        if !tails.is_empty() {
-            if !self.flush_alone(Vec::new())? {
-                return Ok(());
-            }
-            for part in tails {
-                let end = part.lock().bounds.high_watermark;
-                self.trim(&part, end);
-            }
-        }
-        // The rest of deleted topics, and what a smaller quota no longer allows.
-        while !self.garbage.is_empty() || self.is_quota_exceeded() {
-            let (before, garbage) = (self.live_pages, self.garbage.len());
-            let is_done = !self.flush_alone(Vec::new())?;
-            if is_done || self.live_pages >= before && self.garbage.len() >= garbage {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn is_quota_exceeded(&self) -> bool {
-        self.on_full == OnFull::DropOldest && self.live_pages * PAGE_BYTES as u64 > self.shared.quota_bytes
-    }
-
-    /// A commit nobody waits for. False if there was no room for it, which is tried again later.
-    fn flush_alone(&mut self, expired: Vec<(u32, ChunkRef)>) -> Result<bool, Error> {
-        // Deleting a large backlog takes minutes on a slow card, in which the thread is as alive as ever.
-        self.shared.figures.heartbeat.fetch_add(1, Ordering::Relaxed);
-        match self.flush_deleting(expired, Room::IfOver) {
-            Ok(()) => Ok(true),
-            Err(Flush::Full { .. }) => {
-                self.staged = Staged::default();
-                tracing::warn!("no room to delete from the log; it is tried again");
-                Ok(false)
-            }
-            Err(Flush::Fatal(error)) => Err(error),
-        }
-    }
-
-    /// After a full map: deletes the oldest chunks in small commits. False if there is nothing to delete.
-    pub(super) fn make_room(&mut self) -> Result<bool, Error> {
-        if self.on_full == OnFull::Reject {
-            return Ok(false);
-        }
-        tracing::warn!("the log's map is full; the oldest records are deleted");
-        // Twice, because LMDB gives pages back two transactions later.
-        for _ in 0..2 {
-            let before = self.live_pages;
-            match self.flush_deleting(Vec::new(), Room::AtOnce) {
-                Ok(()) if self.live_pages < before => {}
-                Ok(()) => return Ok(false),
-                Err(Flush::Full { .. }) => {
-                    // The bounds staged for it would otherwise go out with the next commit, though nothing was deleted.
-                    self.staged = Staged::default();
-                    return Ok(false);
-                }
-                Err(Flush::Fatal(error)) => return Err(error),
-            }
-        }
-        Ok(true)
     }
 
     /// What a commit writes where the kernel does not count: values, and the pages of the tree around them.

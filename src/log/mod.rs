@@ -6,7 +6,10 @@
 //! groups or connectors. The only user of LMDB.
 
 mod catalogue;
+mod change;
 mod commit;
+mod config;
+mod deletion;
 mod directory;
 mod error;
 mod header;
@@ -21,17 +24,16 @@ mod recovery;
 mod retention;
 mod shared;
 mod store;
+mod topic;
+mod write;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -39,132 +41,14 @@ use bytes::Bytes;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
 
-pub use self::error::{Error, SequenceError};
-use self::reader::Patience;
+pub use self::{
+    config::{Clock, Config, Durability, OnFull},
+    error::{Error, SequenceError},
+    topic::{Change, Topic, TopicId, Topics},
+    write::{Append, Appended, StateWrite, Urgency, Write},
+};
+use self::{reader::Patience, write::check_size};
 use crate::record::{Offset, Partition};
-
-/// How the log is kept.
-#[derive(Clone)]
-pub struct Config {
-    /// The directory that holds the environment and its lock.
-    pub dir: PathBuf,
-    /// Most bytes of live chunks and journal; `None`: a quarter of the free space, at most 8 GiB.
-    pub quota_bytes: Option<u64>,
-    /// When a commit counts as durable.
-    pub durability: Durability,
-    /// Longest wait for company of records nobody waits for.
-    pub linger: Duration,
-    /// The same where a producer waits for the answer.
-    pub ack_linger: Duration,
-    /// What happens when the quota is reached by data that must not be deleted.
-    pub on_full: OnFull,
-    /// Budget of the tails, the index and the queue in RAM.
-    pub memory_limit_bytes: u64,
-    /// Wall clock in milliseconds since 1970, replaced in tests.
-    pub clock: Clock,
-}
-
-impl Config {
-    /// What holds where nothing is set: a quota by free space, strict durability, 250 ms and 5 ms of lingering, the
-    /// oldest dropped when full, 32 MiB of memory, the system's clock.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            quota_bytes: None,
-            durability: Durability::Strict,
-            linger: Duration::from_millis(250),
-            ack_linger: Duration::from_millis(5),
-            on_full: OnFull::DropOldest,
-            memory_limit_bytes: 32 << 20,
-            clock: Arc::new(|| {
-                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-            }),
-        }
-    }
-}
-
-/// Wall time in milliseconds since 1970; used for record timestamps and time retention only.
-pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
-
-/// When a commit counts as durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// After the commit's own flushes.
-    #[default]
-    Strict,
-    /// After the next commit's flush, or a forced one when idle. For now the same as [`Durability::Strict`].
-    Pipelined,
-}
-
-/// What happens when the quota is reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFull {
-    /// The oldest goes, with an entry in the gap ledger if it was not mirrored.
-    #[default]
-    DropOldest,
-    /// New records are refused with [`Error::Full`].
-    Reject,
-}
-
-/// Everything that must become durable together.
-#[derive(Clone, Debug, Default)]
-pub struct Write {
-    /// Batches, in the order in which they are appended.
-    pub batches: Vec<Append>,
-    /// State changes.
-    pub state: Vec<StateWrite>,
-    /// How long the write may wait for company.
-    pub urgency: Urgency,
-}
-
-/// One record batch v2 for one partition. Its base offset and leader epoch are overwritten.
-///
-/// A batch with a producer id is checked against the partition's producer state (see [`Error::Sequence`]); a batch
-/// that repeats one of the last five is not appended again and answers with the offsets of the first time.
-#[derive(Clone, Debug)]
-pub struct Append {
-    /// Where it goes.
-    pub partition: Partition,
-    /// Exactly one batch, structure and CRC already checked by the caller.
-    pub batch: Bytes,
-}
-
-/// One key of one owner's state; `None` removes it.
-#[derive(Clone, Debug)]
-pub struct StateWrite {
-    /// The module, such as `groups`; at most 16 bytes.
-    pub owner: &'static str,
-    /// The owner's own key; at most 400 bytes.
-    pub key: Bytes,
-    /// The new value, at most 64 KiB, or `None` to remove it.
-    pub value: Option<Bytes>,
-}
-
-/// How long a write may wait for company.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Urgency {
-    /// Somebody waits for the answer: `ack_linger`.
-    #[default]
-    Waited,
-    /// Nobody waits: `linger`.
-    Unattended,
-}
-
-/// Where one batch landed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of its first record.
-    pub base_offset: Offset,
-    /// Offset of its last record.
-    pub last_offset: Offset,
-    /// The partition's log start offset then.
-    pub log_start: Offset,
-    /// True if it had been appended before and was recognised.
-    pub is_duplicate: bool,
-}
 
 /// What a reader may see of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -193,81 +77,6 @@ pub struct Timed {
     pub timestamp_ms: i64,
 }
 
-/// One topic as it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topic {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its id; another one after the topic was deleted and created again.
-    pub id: TopicId,
-    /// Its number of partitions.
-    pub partitions: i32,
-    /// Settings that were set, by Kafka's names; what is missing has the broker's default.
-    pub settings: BTreeMap<String, String>,
-}
-
-/// A topic's id, a random UUID.
-pub type TopicId = [u8; 16];
-
-/// All topics by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Topics {
-    /// By name.
-    pub by_name: BTreeMap<Arc<str>, Arc<Topic>>,
-}
-
-impl Topics {
-    /// The topic of that name.
-    pub fn get(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.by_name.get(name)
-    }
-
-    /// The topic with that id.
-    pub fn by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
-        self.by_name.values().find(|t| t.id == id)
-    }
-}
-
-/// A change of the topics.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// Makes a topic.
-    Create {
-        /// Its name, checked for Kafka's rules.
-        name: Arc<str>,
-        /// Its number of partitions, at least 1.
-        partitions: i32,
-        /// Its own settings.
-        settings: BTreeMap<String, String>,
-    },
-    /// Sets settings, or with `None` returns them to the default.
-    Alter {
-        /// The topic.
-        name: Arc<str>,
-        /// What changes.
-        settings: BTreeMap<String, Option<String>>,
-    },
-    /// Adds partitions up to this number.
-    Grow {
-        /// The topic.
-        name: Arc<str>,
-        /// The new number of partitions.
-        partitions: i32,
-    },
-    /// Deletes a topic and its records.
-    Delete {
-        /// The topic.
-        name: Arc<str>,
-    },
-    /// Deletes the records before an offset; -1 means all durable ones.
-    TrimBefore {
-        /// The partition.
-        partition: Partition,
-        /// The new log start offset.
-        offset: Offset,
-    },
-}
-
 /// Figures of the log for status and metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
@@ -289,21 +98,8 @@ pub struct Usage {
     pub heartbeat: u64,
 }
 
-/// Longest owner of a state entry, in bytes.
-const OWNER_BYTES: usize = 16;
-/// Longest key of a state entry.
-const KEY_BYTES: usize = 400;
-/// Largest value of a state entry.
-const VALUE_BYTES: usize = 64 << 10;
-/// Largest write: a Produce request of the greatest allowed size and what goes with it.
-const WRITE_BYTES: usize = 20 << 20;
-/// Quota where nothing is set and the file system has much room.
-const DEFAULT_QUOTA_BYTES: u64 = 8 << 30;
 /// Kafka's own default, until [`Log::set_retention_defaults`].
 const DEFAULT_RETENTION_MS: i64 = 7 * 24 * 3_600_000;
-/// Least quota: below it the journal alone would have no room.
-const LEAST_QUOTA_BYTES: u64 = 1 << 20;
-
 /// The log. Cheap to clone; every clone speaks to the same writer thread. Dropping the last one closes it.
 #[derive(Clone)]
 pub struct Log(Arc<Handle>);
@@ -340,7 +136,7 @@ impl Log {
     /// [`Error::Open`] with a line that says the mend: directory in use, read-only, unsupported file system, format.
     pub fn open(config: Config, _metrics: &crate::metrics::Registry) -> Result<Self, Error> {
         let directory = directory::Directory::open(&config.dir)?;
-        let quota_bytes = quota(&config, &directory);
+        let quota_bytes = config::quota(&config, &directory);
         let store = store::Store::open(directory, store::map_bytes(quota_bytes))?;
         let mut recovered = recovery::recover(&store)?;
         let budget = usize::try_from(config.memory_limit_bytes / 4).unwrap_or(usize::MAX).clamp(1 << 20, 32 << 20);
@@ -581,34 +377,4 @@ async fn without_a_clock<T>(mut answer: oneshot::Receiver<T>) -> Result<T, TryRe
 pub fn lmdb_version() -> String {
     let version = heed::lmdb_version();
     format!("{}.{}.{}", version.major, version.minor, version.patch)
-}
-
-/// The quota in force: a share of the file system counts what the log itself has taken of it, so that it stays the
-/// same from start to start.
-fn quota(config: &Config, directory: &directory::Directory) -> u64 {
-    let share = || {
-        let own = std::fs::metadata(directory.data_file()).map_or(0, |m| m.len());
-        (directory.free_bytes().unwrap_or(0) + own) / 4
-    };
-    let quota = config.quota_bytes.unwrap_or_else(|| share().min(DEFAULT_QUOTA_BYTES));
-    quota.clamp(LEAST_QUOTA_BYTES, store::quota_cap())
-}
-
-/// Bytes of a write, if the log can take it at once.
-fn check_size(batches: &[Append], state: &[StateWrite]) -> Result<usize, Error> {
-    let mut bytes: usize = batches.iter().map(|a| a.batch.len()).sum();
-    for StateWrite { owner, key, value } in state {
-        let value = value.as_ref().map_or(0, Bytes::len);
-        if owner.is_empty() || owner.len() > OWNER_BYTES || key.len() > KEY_BYTES || value > VALUE_BYTES {
-            return Err(Error::TooLarge(format!(
-                "a state entry of '{owner}' with a key of {} and a value of {value} bytes",
-                key.len()
-            )));
-        }
-        bytes += key.len() + value;
-    }
-    if bytes > WRITE_BYTES {
-        return Err(Error::TooLarge(format!("{bytes} bytes, the limit is {WRITE_BYTES}")));
-    }
-    Ok(bytes)
 }

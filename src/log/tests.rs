@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::Path,
     sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
 };
 
 use super::{header::tests::batch, *};

@@ -14,8 +14,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Append, Appended, Bounds, Change, Error, OnFull, StateWrite, Topic,
-    catalogue::{Catalogue, Numbers, Record, bounds_key, decode_bounds, encode_bounds, random_id, topic_key},
+    Append, Appended, Error, OnFull, StateWrite,
+    catalogue::{Catalogue, Numbers, bounds_key, decode_bounds, encode_bounds},
     commit::Flush,
     header::{Header, headers, stamp},
     journal::Journal,
@@ -24,11 +24,10 @@ use super::{
     producers::{Producers, Verdict, Who, key as producer_key},
     queue::{Job, Reply, Taken, Work},
     recovery::Recovered,
-    retention::Policy,
     shared::Shared,
     store::WearMeter,
 };
-use crate::record::{Offset, Partition};
+use crate::record::Offset;
 
 /// The watchdog's pulse, also when idle; the only wake-up then.
 const TICK: Duration = Duration::from_secs(1);
@@ -94,13 +93,6 @@ struct Undo {
     part: Arc<Part>,
     tail_bytes: usize,
     next: Offset,
-}
-
-/// What a topic change does once it is durable.
-enum Effect {
-    Enter { name: Arc<str>, record: Record, fresh: Vec<Arc<Part>> },
-    Delete { name: Arc<str> },
-    Trim { part: Arc<Part>, start: Offset },
 }
 
 impl Writer {
@@ -267,7 +259,7 @@ impl Writer {
         Ok(answers)
     }
 
-    fn stage_state(&mut self, state: &[StateWrite]) {
+    pub(super) fn stage_state(&mut self, state: &[StateWrite]) {
         for StateWrite { owner, key, value } in state {
             // Copied, because what comes in may be a slice of a large request.
             let value = value.as_ref().map(|v| Bytes::copy_from_slice(v));
@@ -319,7 +311,7 @@ impl Writer {
     }
 
     /// Takes back everything staged.
-    fn rollback(&mut self) {
+    pub(super) fn rollback(&mut self) {
         let staged = std::mem::take(&mut self.staged);
         for part in staged.touched {
             let mut inner = part.lock();
@@ -345,75 +337,6 @@ impl Writer {
         self.live_pages + staged + RESERVE_PAGES > map_pages
     }
 
-    fn change(&mut self, change: Change, state: Vec<StateWrite>, reply: Reply<Arc<Topic>>) -> Result<(), Error> {
-        let effect = match self.stage_change(change) {
-            Ok(effect) => effect,
-            Err(error) => {
-                self.staged = Staged::default();
-                let _gone = reply.send(Err(error));
-                return Ok(());
-            }
-        };
-        self.stage_state(&state);
-        let (result, fatal) = match self.flush() {
-            Ok(()) => (Ok(self.carry_out(effect)), Ok(())),
-            Err(Flush::Full { .. }) => {
-                self.rollback();
-                (Err(Error::Full), Ok(()))
-            }
-            Err(Flush::Fatal(error)) => {
-                self.rollback();
-                (Err(error.clone()), Err(error))
-            }
-        };
-        let _gone = reply.send(result);
-        fatal
-    }
-
-    fn stage_change(&mut self, change: Change) -> Result<Effect, Error> {
-        match change {
-            Change::Create { name, partitions, settings } => {
-                let record = self.catalogue.draft(&name, partitions, settings, random_id())?;
-                let fresh = self.stage_topic(&name, &record, 0);
-                Ok(Effect::Enter { name, record, fresh })
-            }
-            Change::Alter { name, settings } => {
-                let record = self.catalogue.altered(&name, settings)?;
-                self.staged.state.insert(topic_key(&name).into(), Some(record.encode().into()));
-                Ok(Effect::Enter { name, record, fresh: Vec::new() })
-            }
-            Change::Grow { name, partitions } => {
-                let known = self.catalogue.find(&name)?.partitions;
-                let (record, _more) = self.catalogue.grown(&name, partitions)?;
-                let fresh = self.stage_topic(&name, &record, known);
-                Ok(Effect::Enter { name, record, fresh })
-            }
-            Change::Delete { name } => {
-                self.catalogue.find(&name)?;
-                self.staged.state.insert(topic_key(&name).into(), None);
-                for id in self.catalogue.numbers_of(&name) {
-                    self.staged.state.insert(bounds_key(id).into(), None);
-                    for who in self.producers.of_partition(id) {
-                        self.staged.state.insert(state_key("", &producer_key(who)).into(), None);
-                    }
-                }
-                Ok(Effect::Delete { name })
-            }
-            Change::TrimBefore { partition, offset } => {
-                let part = self.shared.part(&partition)?;
-                let Bounds { start, high_watermark } = part.lock().bounds;
-                let to = if offset < 0 { high_watermark } else { offset.max(start) };
-                if to > high_watermark {
-                    return Err(Error::OutOfRange { offset, start, end: high_watermark });
-                }
-                self.stage_bounds(part.id, to, high_watermark);
-                let gone = self.producers_of(&part, 0..usize::MAX);
-                self.stage_producers(gone);
-                Ok(Effect::Trim { part, start: to })
-            }
-        }
-    }
-
     /// Notes bounds that the batches alone will not tell after a restart. What this commit already says of them holds:
     /// a later start, or that the partition is deleted.
     pub(super) fn stage_bounds(&mut self, id: u32, start: Offset, end: Offset) {
@@ -437,84 +360,6 @@ impl Writer {
             let (key, value) = self.producers.snapshot(who);
             self.staged.state.insert(state_key("", &key).into(), value.map(Bytes::from));
         }
-    }
-
-    /// Stages a topic with partitions beyond the `known` ones and gives those out, still unseen.
-    fn stage_topic(&mut self, name: &Arc<str>, record: &Record, known: i32) -> Vec<Arc<Part>> {
-        let policy = Policy::new(record.settings());
-        let mut numbers = self.catalogue.numbers;
-        let fresh: Vec<Arc<Part>> = (0..)
-            .zip(record.numbers())
-            .skip(usize::try_from(known).unwrap_or(0))
-            .map(|(index, id)| {
-                numbers.partition = numbers.partition.max(id + 1);
-                Arc::new(Part::new(id, Partition::new(Arc::clone(name), index), policy))
-            })
-            .collect();
-        self.staged.state.insert(topic_key(name).into(), Some(record.encode().into()));
-        self.staged.state.insert(Numbers::key().into(), Some(Bytes::copy_from_slice(&numbers.encode())));
-        fresh
-    }
-
-    fn carry_out(&mut self, effect: Effect) -> Arc<Topic> {
-        match effect {
-            Effect::Enter { name, record, fresh } => {
-                for id in self.catalogue.numbers_of(&name) {
-                    if let Some(part) = self.by_id.get(&id) {
-                        part.lock().policy = Policy::new(record.settings());
-                    }
-                }
-                let mut parts = self.shared.parts.write().unwrap_or_else(PoisonError::into_inner);
-                for part in fresh {
-                    self.catalogue.numbers.partition = self.catalogue.numbers.partition.max(part.id + 1);
-                    self.by_id.insert(part.id, Arc::clone(&part));
-                    parts.insert(part.name.clone(), part);
-                }
-                drop(parts);
-                let topic = self.catalogue.enter(name, record);
-                self.shared.topics.send_replace(self.catalogue.topics());
-                topic
-            }
-            Effect::Delete { name } => {
-                let topic = Arc::clone(self.catalogue.get(&name).expect("found when it was staged"));
-                let ids = self.catalogue.numbers_of(&name);
-                self.catalogue.remove(&name);
-                self.shared.topics.send_replace(self.catalogue.topics());
-                let mut parts = self.shared.parts.write().unwrap_or_else(PoisonError::into_inner);
-                for id in ids {
-                    let Some(part) = self.by_id.remove(&id) else { continue };
-                    parts.remove(&part.name);
-                    self.tails.retain(|(_, tail)| *tail != id);
-                    self.producers.forget_partition(id);
-                    self.garbage.extend(part.delete().into_iter().map(|chunk| (id, chunk)));
-                }
-                topic
-            }
-            Effect::Trim { part, start } => {
-                self.trim(&part, start);
-                let topic = self.catalogue.get(&part.name.topic);
-                Arc::clone(topic.expect("a partition's topic is in the catalogue"))
-            }
-        }
-    }
-
-    /// Forgets what lies before `start`; the chunks go with the following commits.
-    pub(super) fn trim(&mut self, part: &Arc<Part>, start: Offset) {
-        let mut inner = part.lock();
-        while inner.chunks.front().is_some_and(|c| c.last() < start) {
-            let chunk = inner.pop_chunk().expect("there is a front");
-            self.garbage.push_back((part.id, chunk));
-        }
-        let bytes: usize = super::header::headers(inner.durable_tail())
-            .take_while(|(_, h)| h.last() < start)
-            .map(|(_, h)| h.bytes)
-            .sum();
-        inner.drop_tail(bytes);
-        if inner.tail.is_empty() {
-            self.tails.remove(&(inner.tail_seq, part.id));
-        }
-        let bounds = Bounds { start: start.max(inner.bounds.start), ..inner.bounds };
-        inner.publish(bounds);
     }
 
     fn producer_id(&mut self, reply: Reply<i64>) -> Result<(), Error> {

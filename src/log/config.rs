@@ -1,0 +1,87 @@
+//! How the log is kept: what its opening is told, and the quota that follows from it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::{directory::Directory, store};
+
+/// Quota where nothing is set and the file system has much room.
+const DEFAULT_QUOTA_BYTES: u64 = 8 << 30;
+/// Least quota: below it the journal alone would have no room.
+const LEAST_QUOTA_BYTES: u64 = 1 << 20;
+
+/// How the log is kept.
+#[derive(Clone)]
+pub struct Config {
+    /// The directory that holds the environment and its lock.
+    pub dir: PathBuf,
+    /// Most bytes of live chunks and journal; `None`: a quarter of the free space, at most 8 GiB.
+    pub quota_bytes: Option<u64>,
+    /// When a commit counts as durable.
+    pub durability: Durability,
+    /// Longest wait for company of records nobody waits for.
+    pub linger: Duration,
+    /// The same where a producer waits for the answer.
+    pub ack_linger: Duration,
+    /// What happens when the quota is reached by data that must not be deleted.
+    pub on_full: OnFull,
+    /// Budget of the tails, the index and the queue in RAM.
+    pub memory_limit_bytes: u64,
+    /// Wall clock in milliseconds since 1970, replaced in tests.
+    pub clock: Clock,
+}
+
+impl Config {
+    /// What holds where nothing is set: a quota by free space, strict durability, 250 ms and 5 ms of lingering, the
+    /// oldest dropped when full, 32 MiB of memory, the system's clock.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            quota_bytes: None,
+            durability: Durability::Strict,
+            linger: Duration::from_millis(250),
+            ack_linger: Duration::from_millis(5),
+            on_full: OnFull::DropOldest,
+            memory_limit_bytes: 32 << 20,
+            clock: Arc::new(|| {
+                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+            }),
+        }
+    }
+}
+
+/// Wall time in milliseconds since 1970; used for record timestamps and time retention only.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// When a commit counts as durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// After the commit's own flushes.
+    #[default]
+    Strict,
+    /// After the next commit's flush, or a forced one when idle. For now the same as [`Durability::Strict`].
+    Pipelined,
+}
+
+/// What happens when the quota is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// The oldest goes, with an entry in the gap ledger if it was not mirrored.
+    #[default]
+    DropOldest,
+    /// New records are refused with [`Error::Full`].
+    Reject,
+}
+
+/// The quota in force: a share of the file system counts what the log itself has taken of it, so that it stays the
+/// same from start to start.
+pub(super) fn quota(config: &Config, directory: &Directory) -> u64 {
+    let share = || {
+        let own = std::fs::metadata(directory.data_file()).map_or(0, |m| m.len());
+        (directory.free_bytes().unwrap_or(0) + own) / 4
+    };
+    let quota = config.quota_bytes.unwrap_or_else(|| share().min(DEFAULT_QUOTA_BYTES));
+    quota.clamp(LEAST_QUOTA_BYTES, store::quota_cap())
+}
