@@ -15,6 +15,7 @@ mod error;
 mod header;
 mod journal;
 mod layout;
+mod linger;
 mod overlay;
 mod partition;
 mod producers;
@@ -177,14 +178,36 @@ impl Log {
     /// # Errors
     /// What is wrong with the write as it stands, and [`Error::Stopped`].
     pub async fn enter(&self, write: Write) -> Result<Entered, Error> {
-        let bytes = check_size(&write.batches, &write.state)?;
+        self.enter_all(vec![write]).await.pop().expect("an answer for each write")
+    }
+
+    /// The same for all writes of one request, each with an answer of its own. They take their places side by side, and
+    /// a commit never waits for company between them.
+    pub async fn enter_all(&self, writes: Vec<Write>) -> Vec<Result<Entered, Error>> {
         let shared = &self.0.shared;
-        let batches = writer::resolve(shared, write.batches)?;
-        let weight = shared.queue.reserve(bytes).await?;
-        let (reply, answer) = oneshot::channel();
-        let job = queue::Job { batches, state: write.state, bytes, urgency: write.urgency, reply, _weight: weight };
-        shared.queue.push(queue::Work::Write(job))?;
-        Ok(Entered { log: self.clone(), answer })
+        let check = |write: Write| {
+            let bytes = check_size(&write.batches, &write.state)?;
+            Ok((writer::resolve(shared, write.batches)?, write.state, write.urgency, bytes))
+        };
+        let checked: Vec<_> = writes.into_iter().map(check).collect();
+        let (count, bytes) = checked.iter().flatten().fold((0, 0), |(n, sum), (.., bytes)| (n + 1, sum + bytes));
+        let weight = match shared.queue.reserve(bytes, count).await {
+            Ok(weight) => weight,
+            Err(error) => return checked.into_iter().map(|c| Err(c.err().unwrap_or(error.clone()))).collect(),
+        };
+        let mut jobs = Vec::with_capacity(count);
+        let mut entered = Vec::with_capacity(checked.len());
+        for checked in checked {
+            entered.push(checked.map(|(batches, state, urgency, bytes)| {
+                let (reply, answer) = oneshot::channel();
+                jobs.push(queue::Job { batches, state, bytes, urgency, reply, _weight: Arc::clone(&weight) });
+                Entered { log: self.clone(), answer }
+            }));
+        }
+        match shared.queue.push_writes(jobs) {
+            Ok(()) => entered,
+            Err(error) => entered.into_iter().map(|e| Err(e.err().unwrap_or(error.clone()))).collect(),
+        }
     }
 
     /// Creates, alters, grows, trims or deletes a topic, durably, together with `state`. Answers with the topic after

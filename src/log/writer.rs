@@ -220,6 +220,7 @@ impl Writer {
         for (index, error) in refused {
             results[index] = Some(Err(error));
         }
+        self.shared.queue.answering();
         for (job, result) in jobs.into_iter().zip(results) {
             // A caller that has gone does not want the answer.
             let _gone = job.reply.send(result.expect("every job was staged or refused"));

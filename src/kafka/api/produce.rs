@@ -102,15 +102,16 @@ async fn commit(
     responses: &mut [TopicProduceResponse],
 ) {
     let meters = &context.broker.metrics;
-    let mut entered = Vec::with_capacity(accepted.len());
+    let mut asked = Vec::with_capacity(accepted.len());
+    let mut writes = Vec::with_capacity(accepted.len());
     for Accepted { at, append, records, .. } in accepted {
-        let bytes = append.batch.len() as u64;
-        let write = Write { batches: vec![append], urgency, ..Write::default() };
-        entered.push((at, bytes, records, context.broker.log.enter(write).await));
+        asked.push((at, append.batch.len() as u64, records));
+        writes.push(Write { batches: vec![append], urgency, ..Write::default() });
     }
+    let entered = context.broker.log.enter_all(writes).await;
     // All have their place in the order: they share a flush, and the client's next Produce may join them.
     context.connection.entered.fetch_add(1, Ordering::Relaxed);
-    for ((topic_at, partition_at), bytes, records, entered) in entered {
+    for (((topic_at, partition_at), bytes, records), entered) in asked.into_iter().zip(entered) {
         let result = match entered {
             Ok(entered) => entered.durable().await,
             Err(error) => Err(error),
