@@ -19,7 +19,7 @@ use super::{
 use crate::record::{Offset, Partition};
 
 /// What a topic change does once it is durable.
-enum Effect {
+pub(super) enum Effect {
     Enter { name: Arc<str>, record: Record, fresh: Vec<Arc<Part>> },
     Delete { name: Arc<str> },
     Trim { part: Arc<Part>, start: Offset },
@@ -56,7 +56,7 @@ impl Writer {
         fatal
     }
 
-    fn stage_change(&mut self, change: Change) -> Result<Effect, Error> {
+    pub(super) fn stage_change(&mut self, change: Change) -> Result<Effect, Error> {
         match change {
             Change::Create { name, partitions, settings } => {
                 let record = self.catalogue.draft(&name, partitions, settings, random_id())?;
@@ -117,7 +117,7 @@ impl Writer {
         fresh
     }
 
-    fn carry_out(&mut self, effect: Effect) -> Arc<Topic> {
+    pub(super) fn carry_out(&mut self, effect: Effect) -> Arc<Topic> {
         match effect {
             Effect::Enter { name, record, fresh } => {
                 for id in self.catalogue.numbers_of(&name) {

@@ -12,6 +12,7 @@ mod config;
 mod deletion;
 mod directory;
 mod error;
+mod events;
 mod header;
 mod journal;
 mod layout;
@@ -45,6 +46,7 @@ use tokio::sync::{oneshot, watch};
 pub use self::{
     config::{Clock, Config, Durability, OnFull},
     error::{Error, SequenceError},
+    events::{EVENTS_TOPIC, Event, Kind as EventKind},
     topic::{Change, Topic, TopicId, Topics},
     write::{Append, Appended, StateWrite, Urgency, Write},
 };
@@ -320,6 +322,16 @@ impl Log {
         let defaults = &self.0.shared.defaults;
         defaults.retention_ms.store(retention_ms, Ordering::Relaxed);
         defaults.retention_bytes.store(retention_bytes, Ordering::Relaxed);
+    }
+
+    /// Records an event in [`EVENTS_TOPIC`], which is made if it is not there. Where there is no room now it is kept and
+    /// recorded later, unless the daemon ends before.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn tell(&self, event: Event) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(queue::Work::Event(event, reply), answer).await
     }
 
     /// Deletes what retention allows to delete at once, instead of within ten seconds.

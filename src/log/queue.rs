@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Appended, Change, Error, StateWrite, Topic, Urgency, linger::Linger, partition::Part};
+use super::{Appended, Change, Error, Event, StateWrite, Topic, Urgency, linger::Linger, partition::Part};
 
 /// A commit of this many bytes waits for nothing.
 const COMMIT_AT_BYTES: usize = 256 << 10;
@@ -31,6 +31,8 @@ pub(super) enum Work {
     Change { change: Change, state: Vec<StateWrite>, reply: Reply<Arc<Topic>> },
     /// A producer id.
     ProducerId(Reply<i64>),
+    /// An event of another module.
+    Event(Event, Reply<()>),
     /// Retention at once instead of at its next time.
     Retain(Reply<()>),
 }
@@ -125,7 +127,14 @@ impl Queue {
                     inner.unattended.get_or_insert(now);
                 }
             }
+<<<<<<< HEAD
             inner.work.push_back(Work::Write(job));
+=======
+            Work::Change { .. } | Work::ProducerId(_) | Work::Event(..) | Work::Retain(_) => {
+                inner.is_urgent = true;
+                wakes = true;
+            }
+>>>>>>> 33dc1dc (Tell of what happened in the topic brooklet.events)
         }
         if is_waited {
             inner.waited.arrived(now);

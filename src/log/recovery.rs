@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Bounds, Error,
+    Bounds, Error, Event,
     catalogue::{Catalogue, Numbers, OWN, Own, Record, decode_bounds, own_key, random_id},
     header::headers,
     journal::{Entry, Journal},
@@ -42,6 +42,8 @@ pub(super) struct Recovered {
     /// Chunks that nothing refers to any more.
     pub(super) garbage: VecDeque<(u32, ChunkRef)>,
     pub(super) next_seal: u64,
+    /// What the opening found and the centre must hear of.
+    pub(super) events: VecDeque<Event>,
     pub(super) live_pages: u64,
 }
 
@@ -165,6 +167,7 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         tails,
         garbage,
         next_seal,
+        events: VecDeque::new(),
         live_pages,
     })
 }

@@ -11,6 +11,7 @@ use super::{header::tests::batch, *};
 use crate::{metrics::Registry, record::Partition};
 
 mod disk;
+mod events;
 mod model;
 mod wear;
 

@@ -14,9 +14,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Append, Appended, Error, OnFull, StateWrite,
+    Append, Appended, Error, Event, OnFull, StateWrite,
     catalogue::{Catalogue, Numbers, bounds_key, decode_bounds, encode_bounds},
     commit::Flush,
+    events::boot_id,
     header::{Header, headers, stamp},
     journal::Journal,
     layout::{ChunkRef, PAGE_BYTES, pages, state_key},
@@ -71,6 +72,10 @@ pub(super) struct Writer {
     pub(super) deleted_chunks: u64,
     /// Producer ids that are durable and not yet given out.
     producer_ids: std::ops::Range<i64>,
+    /// Events that are not recorded yet.
+    pub(super) events: VecDeque<Event>,
+    /// The kernel's name of this boot.
+    pub(super) boot_id: String,
     retention_at: Instant,
     housekeeping_at: Instant,
 }
@@ -89,7 +94,7 @@ impl Drop for Last {
 }
 
 /// Undoes one write that turned out to be wrong half-way.
-struct Undo {
+pub(super) struct Undo {
     part: Arc<Part>,
     tail_bytes: usize,
     next: Offset,
@@ -115,6 +120,8 @@ impl Writer {
             meter: WearMeter::of_this_thread(),
             deleted_chunks: 0,
             producer_ids: next..next,
+            events: recovered.events,
+            boot_id: boot_id(),
             retention_at: now + RETENTION_PERIOD,
             housekeeping_at: now + HOUSEKEEPING_PERIOD,
         };
@@ -155,6 +162,9 @@ impl Writer {
                     Work::ProducerId(reply) => {
                         self.write(std::mem::take(&mut jobs)).and_then(|()| self.producer_id(reply))
                     }
+                    Work::Event(event, reply) => {
+                        self.write(std::mem::take(&mut jobs)).and_then(|()| self.tell_now(event, reply))
+                    }
                     Work::Retain(reply) => self.write(std::mem::take(&mut jobs)).and_then(|()| self.retain_now(reply)),
                 };
                 failed = done.err();
@@ -166,7 +176,7 @@ impl Writer {
                 return Err(error);
             }
             if is_closed {
-                return Ok(());
+                return self.tell_events();
             }
             let now = Instant::now();
             if now >= tick {
@@ -268,7 +278,7 @@ impl Writer {
         }
     }
 
-    fn stage_batch(
+    pub(super) fn stage_batch(
         &mut self,
         part: &Arc<Part>,
         batch: &Bytes,
@@ -390,6 +400,13 @@ impl Writer {
         Ok(())
     }
 
+    fn tell_now(&mut self, event: Event, reply: Reply<()>) -> Result<(), Error> {
+        self.keep_event(event);
+        let result = self.tell_events();
+        let _gone = reply.send(result.clone());
+        result
+    }
+
     fn retain_now(&mut self, reply: Reply<()>) -> Result<(), Error> {
         let result = self.retain();
         let _gone = reply.send(result.clone());
@@ -398,6 +415,7 @@ impl Writer {
 
     /// What happens without anybody asking. Writes only if there is something to delete.
     fn tick(&mut self, now: Instant) -> Result<(), Error> {
+        self.tell_events()?;
         if now >= self.retention_at || !self.garbage.is_empty() {
             self.retention_at = now + RETENTION_PERIOD;
             self.retain()?;
@@ -431,7 +449,7 @@ fn refuse(work: Work, why: &Error) {
         Work::Write(job) => drop(job.reply.send(Err(why.clone()))),
         Work::Change { reply, .. } => drop(reply.send(Err(why.clone()))),
         Work::ProducerId(reply) => drop(reply.send(Err(why.clone()))),
-        Work::Retain(reply) => drop(reply.send(Err(why.clone()))),
+        Work::Event(_, reply) | Work::Retain(reply) => drop(reply.send(Err(why.clone()))),
     }
 }
 
