@@ -127,14 +127,7 @@ impl Queue {
                     inner.unattended.get_or_insert(now);
                 }
             }
-<<<<<<< HEAD
             inner.work.push_back(Work::Write(job));
-=======
-            Work::Change { .. } | Work::ProducerId(_) | Work::Event(..) | Work::Retain(_) => {
-                inner.is_urgent = true;
-                wakes = true;
-            }
->>>>>>> 33dc1dc (Tell of what happened in the topic brooklet.events)
         }
         if is_waited {
             inner.waited.arrived(now);
