@@ -218,6 +218,8 @@ pub(super) enum Own<'a> {
     /// Start and end of a partition that its batches alone do not tell.
     Bounds(u32),
     Numbers,
+    /// An aborted transaction, by its own key.
+    Aborted(&'a [u8]),
     /// A producer's entry, by its own key.
     Producer(&'a [u8]),
 }
@@ -227,6 +229,7 @@ pub(super) fn own_key(key: &[u8]) -> Option<Own<'_>> {
     match key {
         [TOPIC_TAG, name @ ..] => Some(Own::Topic(std::str::from_utf8(name).ok()?)),
         [BOUNDS_TAG, number @ ..] => Some(Own::Bounds(u32::from_be_bytes(number.try_into().ok()?))),
+        [super::aborted::KEY_TAG, ..] => Some(Own::Aborted(key)),
         [super::producers::KEY_TAG, ..] => Some(Own::Producer(key)),
         NUMBERS => Some(Own::Numbers),
         _ => None,

@@ -79,6 +79,9 @@ impl Writer {
                 self.staged.state.insert(topic_key(&name).into(), None);
                 for id in self.catalogue.numbers_of(&name) {
                     self.staged.state.insert(bounds_key(id).into(), None);
+                    for aborted in self.by_id.get(&id).into_iter().flat_map(|part| part.lock().aborted.keys(id)) {
+                        self.staged.state.insert(aborted.into(), None);
+                    }
                     for who in self.producers.of_partition(id) {
                         self.staged.state.insert(state_key("", &producer_key(who)).into(), None);
                     }
@@ -87,7 +90,7 @@ impl Writer {
             }
             Change::TrimBefore { partition, offset } => {
                 let part = self.shared.part(&partition)?;
-                let Bounds { start, high_watermark } = part.lock().bounds;
+                let Bounds { start, high_watermark, .. } = part.lock().bounds;
                 let to = if offset < 0 { high_watermark } else { offset.max(start) };
                 if to > high_watermark {
                     return Err(Error::OutOfRange { offset, start, end: high_watermark });
@@ -172,7 +175,7 @@ impl Writer {
         if inner.tail.is_empty() {
             self.tails.remove(&(inner.tail_seq, part.id));
         }
-        let bounds = Bounds { start: start.max(inner.bounds.start), ..inner.bounds };
-        inner.publish(bounds);
+        let Bounds { start: known, high_watermark, .. } = inner.bounds;
+        inner.publish(start.max(known), high_watermark);
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use heed::RwTxn;
 
 use super::{
-    Bounds, Error,
+    Error,
     deletion::Room,
     header::{Header, headers},
     journal::Entry,
@@ -334,8 +334,8 @@ impl Writer {
                 inner.pop_chunk();
                 // At once, so that no reader steps over what has gone without hearing of it.
                 let start = inner.first_kept().max(inner.bounds.start);
-                let bounds = Bounds { start, ..inner.bounds };
-                inner.publish(bounds);
+                let high_watermark = inner.bounds.high_watermark;
+                inner.publish(start, high_watermark);
             }
         }
         self.garbage.drain(..plan.garbage);
@@ -351,9 +351,13 @@ impl Writer {
             self.tails.remove(&(inner.tail_seq, *id));
             inner.drop_tail(*to);
         }
-        let touched = std::mem::take(&mut self.staged).touched;
+        let Staged { touched, aborted, .. } = std::mem::take(&mut self.staged);
+        for (part, aborted) in aborted {
+            part.lock().aborted.push(aborted);
+        }
         for part in &touched {
             let mut inner = part.lock();
+            inner.open_from = self.producers.first_open(part.id);
             inner.is_touched = false;
             inner.tail_intake_s = plan.intake_s.max(inner.tail_intake_s);
             if inner.durable_bytes == 0
@@ -394,8 +398,7 @@ impl Writer {
 /// Shows readers and watchers how far a partition goes now.
 fn publish(inner: &mut super::partition::Inner) {
     let start = inner.first_kept().max(inner.bounds.start);
-    let high_watermark = inner.next;
-    inner.publish(Bounds { start, high_watermark });
+    inner.publish(start, inner.next);
 }
 
 /// The part of a touched tail that goes into the journal.

@@ -72,6 +72,9 @@ pub enum SequenceError {
         /// What came.
         got: i32,
     },
+    /// A batch outside of the producer's transaction while it has an open one in the partition.
+    #[error("the producer has an open transaction, and the batch is not part of it")]
+    InTransaction,
     /// The epoch is older than the one known.
     #[error("epoch {got} is older than {known}")]
     OldEpoch {

@@ -14,6 +14,9 @@ use crate::record::Offset;
 
 /// Bytes of a batch in front of its records.
 pub(super) const HEADER_BYTES: usize = 61;
+/// Bits of the attributes' lower byte.
+const TRANSACTIONAL: u8 = 1 << 4;
+const CONTROL: u8 = 1 << 5;
 
 /// What the log reads of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub(super) struct Header {
     pub(super) producer_id: i64,
     pub(super) producer_epoch: i16,
     pub(super) first_sequence: i32,
+    /// Belongs to a transaction, as records or as the marker of its end.
+    pub(super) is_transactional: bool,
+    /// Holds a marker and no records.
+    pub(super) is_control: bool,
 }
 
 impl Header {
@@ -48,6 +55,8 @@ impl Header {
             producer_id: i64::from_be_bytes(take(bytes, 43)),
             producer_epoch: i16::from_be_bytes(take(bytes, 51)),
             first_sequence: i32::from_be_bytes(take(bytes, 53)),
+            is_transactional: bytes[22] & TRANSACTIONAL != 0,
+            is_control: bytes[22] & CONTROL != 0,
         })
     }
 

@@ -5,6 +5,7 @@
 //! up to the high watermark. Never decodes a record except to look up a timestamp, never knows of Kafka's APIs,
 //! groups or connectors. The only user of LMDB.
 
+mod aborted;
 mod catalogue;
 mod change;
 mod commit;
@@ -44,14 +45,16 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
 
 pub use self::{
+    aborted::Aborted,
     config::{Clock, Config, Durability, OnFull},
     error::{Error, SequenceError},
     events::{EVENTS_TOPIC, Event, Kind as EventKind},
+    producers::ProducerState,
     topic::{Change, Topic, TopicId, Topics},
     write::{Append, Appended, StateWrite, Urgency, Write},
 };
 use self::{reader::Patience, write::check_size};
-use crate::record::{Offset, Partition};
+use crate::record::{Offset, Partition, batch::Header};
 
 /// What a reader may see of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct Bounds {
     pub start: Offset,
     /// One after the last durable offset.
     pub high_watermark: Offset,
+    /// Up to where no transaction is open: the end for who reads committed, at most the high watermark.
+    pub last_stable: Offset,
 }
 
 /// What a read brings.
@@ -69,6 +74,15 @@ pub struct Slice {
     pub batches: Bytes,
     /// The bounds at that moment.
     pub bounds: Bounds,
+    /// For who reads committed: the aborted transactions with records in `batches`, by first offset.
+    pub aborted: Vec<Aborted>,
+}
+
+impl Slice {
+    /// Whether a batch of it holds nothing for who reads committed: the end of a transaction, or part of an aborted one.
+    pub fn hides(&self, batch: &Header) -> bool {
+        batch.is_control() || self.aborted.iter().any(|aborted| aborted.covers(batch))
+    }
 }
 
 /// A record found by its timestamp.
@@ -238,6 +252,36 @@ impl Log {
         let partition = partition.clone();
         let read = move |shared: &shared::Shared| reader::read(shared, &partition, from, max_bytes, Patience::Cold);
         Ok(self.apart(read).await?.expect("a patient read has an answer"))
+    }
+
+    /// The same for who reads committed: up to the last stable offset, with the aborted transactions in it. Batches of
+    /// those and markers are among the batches ([`Slice::hides`]).
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub async fn read_committed(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Slice, Error> {
+        let mut slice = self.read(partition, from, max_bytes).await?;
+        reader::keep_committed(&self.0.shared, partition, &mut slice)?;
+        Ok(slice)
+    }
+
+    /// The producers that the log remembers of a partition.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPartition`] and [`Error::Stopped`].
+    pub async fn producers(&self, partition: &Partition) -> Result<Vec<ProducerState>, Error> {
+        let part = self.0.shared.part(partition)?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(queue::Work::Producers { part: Some(part), reply }, answer).await
+    }
+
+    /// Every open transaction of every partition, durable or about to be.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn open_transactions(&self) -> Result<Vec<ProducerState>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(queue::Work::Producers { part: None, reply }, answer).await
     }
 
     /// First record at or after a timestamp.

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Bounds, header::headers, layout::ChunkRef, retention::Policy};
+use super::{Bounds, aborted, header::headers, layout::ChunkRef, retention::Policy};
 use crate::record::{Offset, Partition};
 
 /// One partition. Its number in the file is never used again.
@@ -42,6 +42,10 @@ pub(super) struct Inner {
     pub(super) next: Offset,
     /// Log start offset and durable end, as published.
     pub(super) bounds: Bounds,
+    /// First offset of the oldest open transaction, as of the last durable commit.
+    pub(super) open_from: Option<Offset>,
+    /// Durable aborted transactions.
+    pub(super) aborted: aborted::Index,
     /// The writer has staged batches here in the commit under way.
     pub(super) is_touched: bool,
     pub(super) policy: Policy,
@@ -59,6 +63,8 @@ impl Part {
             tail_intake_s: 0,
             next: 0,
             bounds: Bounds::default(),
+            open_from: None,
+            aborted: aborted::Index::default(),
             is_touched: false,
             policy,
             sender: Some(watch::Sender::new(Bounds::default())),
@@ -94,7 +100,10 @@ impl Inner {
     }
 
     /// Makes new bounds visible to readers and watchers.
-    pub(super) fn publish(&mut self, bounds: Bounds) {
+    pub(super) fn publish(&mut self, start: Offset, high_watermark: Offset) {
+        // Records of an open transaction may have been deleted.
+        let last_stable = self.open_from.map_or(high_watermark, |first| first.max(start));
+        let bounds = Bounds { start, high_watermark, last_stable };
         if self.bounds != bounds {
             self.bounds = bounds;
             if let Some(sender) = &self.sender {
@@ -156,6 +165,6 @@ impl Inner {
 
     /// Bytes in RAM.
     pub(super) fn memory_bytes(&self) -> u64 {
-        (self.tail.capacity() + self.chunks.capacity() * size_of::<ChunkRef>()) as u64
+        (self.tail.capacity() + self.chunks.capacity() * size_of::<ChunkRef>() + self.aborted.memory_bytes()) as u64
     }
 }

@@ -12,7 +12,9 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Appended, Change, Error, Event, StateWrite, Topic, Urgency, linger::Linger, partition::Part};
+use super::{
+    Appended, Change, Error, Event, ProducerState, StateWrite, Topic, Urgency, linger::Linger, partition::Part,
+};
 
 /// A commit of this many bytes waits for nothing.
 const COMMIT_AT_BYTES: usize = 256 << 10;
@@ -35,6 +37,8 @@ pub(super) enum Work {
     Event(Event, Reply<()>),
     /// Retention at once instead of at its next time.
     Retain(Reply<()>),
+    /// The producers of one partition, or everywhere those with open transactions.
+    Producers { part: Option<Arc<Part>>, reply: Reply<Vec<ProducerState>> },
 }
 
 /// One write with its partitions looked up.

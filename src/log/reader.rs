@@ -80,7 +80,25 @@ pub(super) fn read(
         }
         next = next.max(chunk.last() + 1);
     }
-    Ok(Some(Slice { batches: Bytes::from(out), bounds: bounds.expect("set in the first round") }))
+    let bounds = bounds.expect("set in the first round");
+    Ok(Some(Slice { batches: Bytes::from(out), bounds, aborted: Vec::new() }))
+}
+
+/// Cuts off what is not stable and names the aborted transactions in the rest.
+pub(super) fn keep_committed(shared: &Shared, partition: &Partition, slice: &mut Slice) -> Result<(), Error> {
+    let stable = slice.bounds.last_stable;
+    let (mut offsets, mut end) = (None, 0);
+    for (at, header) in headers(&slice.batches).take_while(|(_, header)| header.last() < stable) {
+        let (from, _) = offsets.unwrap_or((header.base, 0));
+        offsets = Some((from, header.last() + 1));
+        end = at + header.bytes;
+    }
+    slice.batches.truncate(end);
+    if let Some((from, to)) = offsets {
+        // What is aborted after the read begins beyond `stable`.
+        slice.aborted = shared.part(partition)?.lock().aborted.overlapping(from, to);
+    }
+    Ok(())
 }
 
 /// Copies the batches that hold `from` or more while they fit; the first of all fits always. False if one did not.

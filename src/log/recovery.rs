@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Bounds, Error, Event,
+    Aborted, Error, Event,
     catalogue::{Catalogue, Numbers, OWN, Own, Record, decode_bounds, own_key, random_id},
     header::headers,
     journal::{Entry, Journal},
@@ -77,8 +77,7 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         entries.push((seq, clock_ms, frames));
     }
 
-    let (catalogue, bounds, producers) = own_state(store, &txn, &overlay, now, &damaged)?;
-    let mut producers = producers;
+    let OwnState { catalogue, bounds, aborted, mut producers } = own_state(store, &txn, &overlay, now, &damaged)?;
     let (mut parts, mut by_id) = (HashMap::new(), HashMap::new());
     let topics = catalogue.topics();
     for topic in topics.by_name.values() {
@@ -139,6 +138,11 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         }
     }
 
+    for (id, aborted) in aborted {
+        if let Some(part) = by_id.get(&id) {
+            part.lock().aborted.push(aborted);
+        }
+    }
     let mut tails = BTreeSet::new();
     for part in by_id.values() {
         let mut inner = part.lock();
@@ -148,8 +152,9 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         if !inner.tail.is_empty() {
             tails.insert((inner.tail_seq, part.id));
         }
-        let bounds = Bounds { start: inner.first_kept().max(start), high_watermark: inner.next };
-        inner.publish(bounds);
+        inner.open_from = producers.first_open(part.id);
+        let (start, high_watermark) = (inner.first_kept().max(start), inner.next);
+        inner.publish(start, high_watermark);
     }
     let stat = store.db.stat(&txn).map_err(unreadable)?;
     let live_pages = (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64;
@@ -214,7 +219,14 @@ fn format(store: &Store, file: &str) -> Result<[u8; 16], Error> {
     }
 }
 
-type BoundsById = BTreeMap<u32, (Offset, Offset)>;
+/// What the log keeps about itself.
+#[derive(Default)]
+struct OwnState {
+    catalogue: Catalogue,
+    bounds: BTreeMap<u32, (Offset, Offset)>,
+    aborted: Vec<(u32, Aborted)>,
+    producers: Producers,
+}
 
 /// The log's own state, the journal's word over the file's.
 fn own_state(
@@ -223,7 +235,7 @@ fn own_state(
     overlay: &Overlay,
     now: Instant,
     damaged: &impl Fn(String) -> Error,
-) -> Result<(Catalogue, BoundsById, Producers), Error> {
+) -> Result<OwnState, Error> {
     let prefix = state_key(OWN, &[]);
     let mut all: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
     for item in store.db.prefix_iter(txn, &prefix).map_err(|e| damaged(e.to_string()))? {
@@ -236,23 +248,24 @@ fn own_state(
             None => all.remove(key),
         };
     }
-    let (mut catalogue, mut bounds, mut producers) = (Catalogue::default(), BoundsById::new(), Producers::default());
+    let mut own = OwnState::default();
     for (key, value) in all {
         let wrong = || damaged(format!("the entry {} does not parse", key.escape_ascii()));
         match own_key(&key[prefix.len()..]).ok_or_else(wrong)? {
             Own::Topic(name) => {
-                catalogue.enter(Arc::from(name), Record::decode(value).ok_or_else(wrong)?);
+                own.catalogue.enter(Arc::from(name), Record::decode(value).ok_or_else(wrong)?);
             }
             Own::Bounds(partition) => {
-                bounds.insert(partition, decode_bounds(value).ok_or_else(wrong)?);
+                own.bounds.insert(partition, decode_bounds(value).ok_or_else(wrong)?);
             }
-            Own::Numbers => catalogue.numbers = Numbers::decode(value).ok_or_else(wrong)?,
+            Own::Numbers => own.catalogue.numbers = Numbers::decode(value).ok_or_else(wrong)?,
+            Own::Aborted(key) => own.aborted.push(Aborted::decode(key, value).ok_or_else(wrong)?),
             Own::Producer(key) => {
-                if !producers.restore(key, value, now) {
+                if !own.producers.restore(key, value, now) {
                     return Err(wrong());
                 }
             }
         }
     }
-    Ok((catalogue, bounds, producers))
+    Ok(own)
 }

@@ -13,6 +13,7 @@ use crate::{metrics::Registry, record::Partition};
 mod disk;
 mod events;
 mod model;
+mod transactions;
 mod wear;
 
 const NONE: (i64, i16, i32) = (-1, -1, -1);

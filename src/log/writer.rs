@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Append, Appended, Error, Event, OnFull, StateWrite,
+    Aborted, Append, Appended, Error, Event, OnFull, ProducerState, StateWrite,
     catalogue::{Catalogue, Numbers, bounds_key, decode_bounds, encode_bounds},
     commit::Flush,
     events::boot_id,
@@ -28,7 +28,7 @@ use super::{
     shared::Shared,
     store::WearMeter,
 };
-use crate::record::Offset;
+use crate::record::{Offset, Outcome, marker};
 
 /// The watchdog's pulse, also when idle; the only wake-up then.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,6 +46,8 @@ pub(super) const RESERVE_PAGES: u64 = 1_024;
 pub(super) struct Staged {
     /// Partitions with new batches at the end of their tails.
     pub(super) touched: Vec<Arc<Part>>,
+    /// Transactions whose abort is staged.
+    pub(super) aborted: Vec<(Arc<Part>, Aborted)>,
     /// By key in the file.
     pub(super) state: BTreeMap<Box<[u8]>, Option<Bytes>>,
     /// Batch bytes.
@@ -93,11 +95,12 @@ impl Drop for Last {
     }
 }
 
-/// Undoes one write that turned out to be wrong half-way.
+/// What one batch of a write has staged, taken back where a later one turns out to be wrong.
 pub(super) struct Undo {
     part: Arc<Part>,
     tail_bytes: usize,
     next: Offset,
+    aborted: Option<Aborted>,
 }
 
 impl Writer {
@@ -165,6 +168,9 @@ impl Writer {
                     Work::Event(event, reply) => {
                         self.write(std::mem::take(&mut jobs)).and_then(|()| self.tell_now(event, reply))
                     }
+                    Work::Producers { part, reply } => self.write(std::mem::take(&mut jobs)).map(|()| {
+                        let _gone = reply.send(Ok(self.producer_states(part.as_deref())));
+                    }),
                     Work::Retain(reply) => self.write(std::mem::take(&mut jobs)).and_then(|()| self.retain_now(reply)),
                 };
                 failed = done.err();
@@ -240,7 +246,9 @@ impl Writer {
 
     /// Puts one write's batches at the ends of their tails, or leaves everything as it was.
     fn stage(&mut self, job: &Job) -> Result<Vec<Appended>, Error> {
-        if !job.batches.is_empty() && self.on_full == OnFull::Reject && self.is_over_quota(job.bytes) {
+        // The end of a transaction is a few bytes that let readers go on: it is taken even then.
+        let brings_records = job.batches.iter().any(|(_, batch)| Header::parse(batch).is_none_or(|h| !h.is_control));
+        if brings_records && self.on_full == OnFull::Reject && self.is_over_quota(job.bytes) {
             return Err(Error::Full);
         }
         if self.is_map_full(job.bytes) {
@@ -254,7 +262,7 @@ impl Writer {
             match self.stage_batch(part, batch, now, &mut undo) {
                 Ok(answer) => answers.push(answer),
                 Err(error) => {
-                    for Undo { part, tail_bytes, next } in undo.into_iter().rev() {
+                    for Undo { part, tail_bytes, next, .. } in undo.into_iter().rev() {
                         let mut inner = part.lock();
                         inner.tail.truncate(tail_bytes);
                         inner.next = next;
@@ -266,6 +274,12 @@ impl Writer {
         }
         let fresh = job.batches.iter().zip(&answers).filter(|(_, answer)| !answer.is_duplicate);
         self.staged.bytes += fresh.map(|((_, batch), _)| batch.len()).sum::<usize>();
+        for Undo { part, aborted, .. } in undo {
+            let Some(aborted) = aborted else { continue };
+            let value = Bytes::copy_from_slice(&aborted.value());
+            self.staged.state.insert(aborted.key(part.id).into(), Some(value));
+            self.staged.aborted.push((part, aborted));
+        }
         self.stage_state(&job.state);
         Ok(answers)
     }
@@ -299,6 +313,10 @@ impl Writer {
                 return Ok(Appended { base_offset: base, last_offset: last, log_start, is_duplicate: true });
             }
         }
+        let ended = match header.is_control {
+            true => Some(marker::outcome(batch).map_err(|_| Error::Corrupt(part.name.clone()))?),
+            false => None,
+        };
         let mut inner = part.lock();
         if !part.is_live() {
             return Err(Error::UnknownPartition(part.name.clone()));
@@ -308,13 +326,15 @@ impl Writer {
             self.staged.touched.push(Arc::clone(part));
         }
         let (at, base) = (inner.tail.len(), inner.next);
-        undo.push(Undo { part: Arc::clone(part), tail_bytes: at, next: base });
         inner.tail.extend_from_slice(batch);
         stamp(&mut inner.tail[at..], base);
         header.base = base;
         inner.next = header.last() + 1;
         let log_start = inner.bounds.start;
         drop(inner);
+        let open_from = self.producers.open_from(who).filter(|_| ended == Some(Outcome::Abort));
+        let aborted = open_from.map(|first| Aborted { producer_id: header.producer_id, first, last: base });
+        undo.push(Undo { part: Arc::clone(part), tail_bytes: at, next: base, aborted });
         if header.producer_id >= 0 {
             self.producers.appended(who, &header, now);
         }
@@ -407,6 +427,13 @@ impl Writer {
         result
     }
 
+    fn producer_states(&self, part: Option<&Part>) -> Vec<ProducerState> {
+        let found = self.producers.states(part.map(|p| p.id), Instant::now()).into_iter();
+        let named = found
+            .filter_map(|(id, state)| Some(ProducerState { partition: self.by_id.get(&id)?.name.clone(), ..state }));
+        named.collect()
+    }
+
     fn retain_now(&mut self, reply: Reply<()>) -> Result<(), Error> {
         let result = self.retain();
         let _gone = reply.send(result.clone());
@@ -423,6 +450,7 @@ impl Writer {
         if now >= self.housekeeping_at {
             self.housekeeping_at = now + HOUSEKEEPING_PERIOD;
             self.forget_producers(now);
+            self.forget_aborted();
             if self.deleted_chunks > 0 {
                 self.deleted_chunks = 0;
                 self.shared.with_store(|store| {
@@ -432,6 +460,17 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Forgets aborted transactions before the log start in RAM now and in the file with the next commit.
+    fn forget_aborted(&mut self) {
+        for part in self.by_id.values() {
+            let mut inner = part.lock();
+            let start = inner.bounds.start;
+            for aborted in inner.aborted.forget_before(start) {
+                self.staged.state.insert(aborted.key(part.id).into(), None);
+            }
+        }
     }
 
     /// Forgets producers in RAM now and in the file with the next commit.
@@ -450,6 +489,7 @@ fn refuse(work: Work, why: &Error) {
         Work::Change { reply, .. } => drop(reply.send(Err(why.clone()))),
         Work::ProducerId(reply) => drop(reply.send(Err(why.clone()))),
         Work::Event(_, reply) | Work::Retain(reply) => drop(reply.send(Err(why.clone()))),
+        Work::Producers { reply, .. } => drop(reply.send(Err(why.clone()))),
     }
 }
 

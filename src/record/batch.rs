@@ -194,6 +194,13 @@ pub fn stamp_append_time(bytes: &mut [u8], now_ms: i64) {
     }
 }
 
+/// Makes a new batch a control batch of a transaction and signs again.
+pub(super) fn make_control(bytes: &mut [u8]) {
+    let attributes = u16::from_be_bytes([bytes[SIGNED_AT], bytes[SIGNED_AT + 1]]) | TRANSACTIONAL | CONTROL;
+    put(bytes, SIGNED_AT, attributes.to_be_bytes());
+    sign(bytes);
+}
+
 /// Makes a stored batch one that `producer` sends to another cluster: base offset 0, no leader epoch, not
 /// transactional, his identity, signed again. Timestamps and records stay.
 ///

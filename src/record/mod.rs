@@ -7,6 +7,7 @@ pub mod batch;
 mod builder;
 mod coalesce;
 mod compress;
+pub mod marker;
 mod partitioner;
 mod records;
 mod varint;
@@ -16,6 +17,7 @@ use std::{fmt, sync::Arc};
 pub use builder::Builder;
 pub use coalesce::Coalescer;
 pub use compress::{Codec, Packer, Unpacker};
+pub use marker::Outcome;
 pub use partitioner::{murmur2, partition_for_key};
 pub use records::{Headers, RecordHeader, RecordView, Records};
 

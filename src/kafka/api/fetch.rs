@@ -55,7 +55,7 @@ impl Wanted {
         if bounds.has_changed().is_err() {
             return Err(gone);
         }
-        let Bounds { start, high_watermark } = *bounds.borrow_and_update();
+        let Bounds { start, high_watermark, .. } = *bounds.borrow_and_update();
         if self.offset < start {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }

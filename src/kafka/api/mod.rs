@@ -247,6 +247,7 @@ pub(crate) fn error_code(error: &LogError) -> ErrorCode {
         LogError::InvalidTopic { .. } => ErrorCode::INVALID_TOPIC_EXCEPTION,
         LogError::InvalidPartitions(_) => ErrorCode::INVALID_PARTITIONS,
         LogError::Sequence { reason: SequenceError::OutOfOrder { .. }, .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        LogError::Sequence { reason: SequenceError::InTransaction, .. } => ErrorCode::INVALID_TXN_STATE,
         LogError::Sequence { reason: SequenceError::OldEpoch { .. }, .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
         LogError::Corrupt(_) => ErrorCode::CORRUPT_MESSAGE,
         LogError::TooLarge(_) => ErrorCode::MESSAGE_TOO_LARGE,
