@@ -4,6 +4,7 @@ Commands enter it with nsenter, so neither machined nor D-Bus is needed on the h
 outcome: `until` asks again until a deadline.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -132,6 +133,17 @@ class Container:
         if check and done.returncode != 0:
             raise Failed(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         return done
+
+    @contextlib.contextmanager
+    def background(self, *command):
+        """A program of the host in the container's network, for as long as the block runs."""
+        process = subprocess.Popen(["nsenter", f"--target={self.leader}", "--net", "--", *command], text=True,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=ENVIRONMENT)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     def output(self, *command, **options):
         """What a command inside prints, without the last newline."""

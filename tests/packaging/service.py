@@ -259,6 +259,32 @@ class Service:
         self.systemctl("restart", UNIT)
         until("the broker without credentials", self.is_serving)
 
+    def names(self):
+        """Inside the sandbox the C library asks a name server, without the address families that are closed."""
+        good = (self.container.root / CONFIG.lstrip("/")).read_text()
+        self.container.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+        self.container.run("systemd-run", "--unit=central", "brooklet", "run", "--data-dir", "/root/central",
+                           "--listen", "127.0.0.1:19092", "--admin", "127.0.0.1:0")
+        self.container.write(CONFIG, good + '\n[mirror.central]\nbootstrap_servers = ["kafka.central.test:19092"]\n'
+                             'topics = ["kept"]\n')
+        with self.container.background(sys.executable, str(pathlib.Path(__file__).with_name("names.py"))) as server:
+            expect(server.stdout.readline() == "ready\n", "the name server did not start")
+            self.systemctl("restart", UNIT)
+            until("the records at the target that was named", lambda: self.kcat_central() == RECORDS, 60)
+        self.container.write(CONFIG, good)
+        self.systemctl("stop", "central.service")
+        self.systemctl("restart", UNIT)
+        until("the broker without a mirror", self.is_serving)
+
+    def kcat_central(self):
+        """How many records have arrived at the target of `names`."""
+        read = self.container.run("kcat", "-b", "127.0.0.1:19092", "-C", "-t", f"{self.node()}.kept", "-o", "beginning",
+                                  "-e", "-q", network_only=True)
+        return len(read.stdout.split())
+
+    def node(self):
+        return json.loads(self.container.output("brooklet", "status", "--json"))["node"]["name"]
+
     def upgrade(self, deb):
         """A newer package keeps the configuration, the records and the groups' offsets."""
         good = (self.container.root / CONFIG.lstrip("/")).read_text()
@@ -307,7 +333,8 @@ def main():
         service = Service(container)
         for step in [lambda: service.install(old), service.permissions, service.status_line, service.security,
                      service.clients, service.journal_lines, service.host_metrics, service.crash, service.watchdog,
-                     service.wrong_configuration, service.credentials, lambda: service.upgrade(new), service.remove,
+                     service.wrong_configuration, service.credentials, service.names,
+                     lambda: service.upgrade(new), service.remove,
                      service.purge]:
             name = step.__name__ if step.__name__ != "<lambda>" else step.__code__.co_names[-1]
             started = time.monotonic()
