@@ -3,6 +3,8 @@
 //! The only file that knows every part. It reads top to bottom as the start; the stop tells all tasks at once (each
 //! position is committed with its outputs, so no order among them matters) and closes the log last.
 
+mod reload;
+
 use std::{
     path::PathBuf,
     sync::{
@@ -13,17 +15,18 @@ use std::{
 };
 
 use anyhow::Context as _;
+use reload::Followers;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     admin,
-    config::Config,
+    config::{Config, Problem},
     connect,
     groups::Groups,
     kafka,
     log::{self, Log},
     metrics::Registry,
-    mirror::Mirror,
+    mirror::Mirrors,
     streams,
     supervise::Supervisor,
     systemd::Notifier,
@@ -50,12 +53,17 @@ pub struct Ready {
     pub admin: String,
 }
 
-/// Runs the daemon until SIGINT, SIGTERM or the log's end. `announce` is called once it serves.
+/// Runs the daemon until SIGINT, SIGTERM or the log's end. `announce` is called once it serves, `read_again` when a
+/// SIGHUP asks for the configuration as it is by now.
 ///
 /// # Errors
 /// One line that says what is wrong and the mend: a port or directory in use, a file system that will not do. Also
 /// when the log had to stop because the file system failed; a restart goes through recovery.
-pub async fn run(config: Config, announce: impl FnOnce(&Ready)) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    announce: impl FnOnce(&Ready),
+    read_again: impl Fn() -> Result<Config, Vec<Problem>>,
+) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
@@ -110,9 +118,9 @@ pub async fn run(config: Config, announce: impl FnOnce(&Ready)) -> anyhow::Resul
         anyhow::anyhow!("{}", problems.iter().map(|p| &p.reason[..]).collect::<Vec<_>>().join("; "))
     })?;
 
-    let mut mirrors = Vec::new();
+    let mirrors = Mirrors::new(&config.node.name, log.clone(), supervisor.clone(), metrics.clone());
     for (name, link) in &config.mirror {
-        mirrors.push(Mirror::start(name, &config.node.name, link.clone(), &log, &supervisor, &metrics)?);
+        mirrors.start(name, link.clone())?;
     }
 
     let ready = Ready {
@@ -143,6 +151,8 @@ pub async fn run(config: Config, announce: impl FnOnce(&Ready)) -> anyhow::Resul
     };
     let is_ready = Arc::new(AtomicBool::new(true));
     spawn_admin(&supervisor, &config.admin, admin_listener, parts.clone(), Arc::clone(&is_ready));
+    let (worker, streams, mirrors) = (parts.worker.clone(), parts.streams.clone(), parts.mirrors.clone());
+    let mut followers = Followers { config, log: log.clone(), worker, streams, mirrors };
     announce(&ready);
     notifier.ready();
     tracing::info!(kafka = ready.kafka.join(","), admin = ready.admin, "ready");
@@ -155,7 +165,11 @@ pub async fn run(config: Config, announce: impl FnOnce(&Ready)) -> anyhow::Resul
         tokio::select! {
             _signal = interrupt.recv() => break Ok(()),
             _signal = terminate.recv() => break Ok(()),
-            _signal = hangup.recv() => tracing::warn!("SIGHUP: restart the daemon to apply a changed configuration"),
+            _signal = hangup.recv() => {
+                notifier.reloading();
+                followers.follow(read_again()).await;
+                notifier.ready();
+            }
             _tick = look.tick() => {
                 let usage = log.usage();
                 // The watchdog is fed only while the writer thread moves: a daemon that cannot write is not alive.

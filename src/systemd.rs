@@ -55,6 +55,11 @@ impl Notifier {
         self.send(&NotifyState::Ready);
     }
 
+    /// The daemon reads its configuration again; [`Self::ready`] follows.
+    pub fn reloading(&self) {
+        self.send(&NotifyState::Reloading);
+    }
+
     /// The daemon has begun to stop.
     pub fn stopping(&self) {
         self.send(&NotifyState::Stopping);

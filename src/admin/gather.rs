@@ -8,7 +8,7 @@ use crate::{
     groups::{self, Groups},
     log::Log,
     metrics::Registry,
-    mirror::Mirror,
+    mirror::{Mirror, Mirrors},
     record::Partition,
     streams::{self, Streams},
     supervise,
@@ -32,7 +32,7 @@ pub struct Parts {
     /// Streams.
     pub streams: Streams,
     /// Links to the centre.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Mirrors,
     /// Tasks.
     pub supervisor: supervise::Supervisor,
     /// Metrics.
@@ -60,7 +60,7 @@ impl Parts {
             groups: self.groups(),
             connectors: self.worker.status().into_iter().map(connector).collect(),
             streams: self.streams.status().into_iter().map(stream).collect(),
-            mirrors: self.mirrors.iter().map(mirror).collect(),
+            mirrors: self.mirrors.list().iter().map(mirror).collect(),
             tasks: self.tasks(),
         }
     }

@@ -15,7 +15,8 @@ use crate::{
 pub(super) fn run(args: &Run) -> Result<(), Failure> {
     let overrides =
         Overrides { data_dir: args.data_dir.clone(), listen: args.listen.clone(), admin: args.admin.clone() };
-    let config = Config::load(args.config.as_deref(), &overrides).map_err(Failure::Configuration)?;
+    let read = || Config::load(args.config.as_deref(), &overrides);
+    let config = read().map_err(Failure::Configuration)?;
     start_logging();
     // Two threads serve a Pi's load; each one more costs stack and a malloc arena. Blocking work is cold disk reads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -26,7 +27,8 @@ pub(super) fn run(args: &Run) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let result = runtime.block_on(app::run(config, |ready| super::print(&greeting(ready)).unwrap_or_default()));
+    let announce = |ready: &app::Ready| super::print(&greeting(ready)).unwrap_or_default();
+    let result = runtime.block_on(app::run(config, announce, read));
     // What still blocks (a read from a dying card) must not hold the exit.
     runtime.shutdown_background();
     Ok(result?)

@@ -188,6 +188,13 @@ impl Config {
         })
     }
 
+    /// The tables of a section, such as `connectors`, that are new, gone or not the same in `other`.
+    pub fn differing(&self, other: &Self, section: &str) -> BTreeSet<String> {
+        let of = |config: &Self| config.values.get(section).and_then(Value::as_table).cloned().unwrap_or_default();
+        let (ours, theirs) = (of(self), of(other));
+        ours.keys().chain(theirs.keys()).filter(|name| ours.get(*name) != theirs.get(*name)).cloned().collect()
+    }
+
     /// The values in force as TOML, secrets masked.
     pub fn show(&self) -> String {
         let mut values = self.values.clone();

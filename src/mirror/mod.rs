@@ -13,11 +13,15 @@ mod machine;
 mod meters;
 mod status;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 pub use config::{Compression, Config, Naming};
 pub use delivery::{OnNoEvidence, OnTargetReset};
 pub use status::{PartitionStatus, Status};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     log::Log,
@@ -26,12 +30,67 @@ use crate::{
     supervise::Supervisor,
 };
 
+/// The links of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Mirrors(Arc<Links>);
+
+struct Links {
+    node: String,
+    log: Log,
+    supervisor: Supervisor,
+    metrics: Registry,
+    running: Mutex<BTreeMap<String, Mirror>>,
+}
+
+impl Mirrors {
+    /// No links yet, for the node of that name.
+    pub fn new(node: &str, log: Log, supervisor: Supervisor, metrics: Registry) -> Self {
+        Self(Arc::new(Links { node: node.to_owned(), log, supervisor, metrics, running: Mutex::default() }))
+    }
+
+    /// Starts the link `name`. If there is one of that name, [`Self::stop`] it first.
+    ///
+    /// # Errors
+    /// As [`Mirror::start`].
+    pub fn start(&self, name: &str, config: Config) -> Result<(), StartError> {
+        let Links { node, log, supervisor, metrics, .. } = &*self.0;
+        let mirror = Mirror::start(name, node, config, log, supervisor, metrics)?;
+        self.running().insert(name.to_owned(), mirror);
+        Ok(())
+    }
+
+    /// Stops the link `name`, if there is one, and waits until it has ended: two links of one name would be one
+    /// producer twice. What it has safe at its target stays noted, so that a link of the same name goes on there.
+    pub async fn stop(&self, name: &str) {
+        let Some(mirror) = self.running().remove(name) else { return };
+        mirror.stop.cancel();
+        drop(mirror.link.lock().await);
+        self.0.supervisor.forget(&task_name(name));
+    }
+
+    /// The running links, by name.
+    pub fn list(&self) -> Vec<Mirror> {
+        self.running().values().cloned().collect()
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<String, Mirror>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn task_name(link: &str) -> String {
+    format!("mirror-{link}")
+}
+
 /// A running link, as others see it. Cheap to clone.
 #[derive(Clone)]
 pub struct Mirror {
     name: Arc<str>,
     log: Log,
     status: Arc<Mutex<Status>>,
+    /// Held by the task for as long as it runs.
+    link: Arc<tokio::sync::Mutex<link::Link>>,
+    stop: CancellationToken,
 }
 
 /// Why a link cannot start; one line for people.
@@ -67,9 +126,9 @@ impl Mirror {
         let meters = meters::Meters::new(registry, name);
         let link = link::Link::new(name, node, config, log.clone(), meters, Arc::clone(&status)).map_err(refuse)?;
         let link = Arc::new(tokio::sync::Mutex::new(link));
-        let failed = Arc::clone(&status);
-        supervisor.spawn(format!("mirror-{name}"), move |stop| {
-            let (link, failed) = (Arc::clone(&link), Arc::clone(&failed));
+        let (failed, runs) = (Arc::clone(&status), Arc::clone(&link));
+        let stop = supervisor.spawn(task_name(name), move |stop| {
+            let (link, failed) = (Arc::clone(&runs), Arc::clone(&failed));
             async move {
                 let result = Box::pin(link.lock().await.run(stop)).await;
                 if let Err(error) = &result {
@@ -80,7 +139,7 @@ impl Mirror {
                 result
             }
         });
-        Ok(Self { name: name.into(), log: log.clone(), status })
+        Ok(Self { name: name.into(), log: log.clone(), status, link, stop })
     }
 
     /// The link's name.

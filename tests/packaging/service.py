@@ -259,6 +259,18 @@ class Service:
         self.systemctl("restart", UNIT)
         until("the broker without credentials", self.is_serving)
 
+    def reload(self):
+        """`systemctl reload` takes a changed file in without a restart."""
+        good = (self.container.root / CONFIG.lstrip("/")).read_text()
+        pid = self.pid()
+        self.container.write(CONFIG, good + '\n[streams.copy]\nfrom = ["kept"]\nto = "copied"\n')
+        self.systemctl("reload", UNIT)
+        until("the stream of the changed file", lambda: len(self.kcat("-C", "-t", "copied", "-o", "beginning", "-e", "-q")
+                                                            .stdout.split()) == RECORDS)
+        expect(self.pid() == pid and self.container.property("ActiveState") == "active", "it was restarted")
+        self.container.write(CONFIG, good)
+        self.systemctl("reload", UNIT)
+
     def names(self):
         """Inside the sandbox the C library asks a name server, without the address families that are closed."""
         good = (self.container.root / CONFIG.lstrip("/")).read_text()
@@ -333,7 +345,7 @@ def main():
         service = Service(container)
         for step in [lambda: service.install(old), service.permissions, service.status_line, service.security,
                      service.clients, service.journal_lines, service.host_metrics, service.crash, service.watchdog,
-                     service.wrong_configuration, service.credentials, service.names,
+                     service.wrong_configuration, service.credentials, service.reload, service.names,
                      lambda: service.upgrade(new), service.remove,
                      service.purge]:
             name = step.__name__ if step.__name__ != "<lambda>" else step.__code__.co_names[-1]
