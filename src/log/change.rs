@@ -14,7 +14,7 @@ use super::{
     producers::key as producer_key,
     queue::Reply,
     retention::Policy,
-    writer::{Staged, Writer},
+    writer::Writer,
 };
 use crate::record::{Offset, Partition};
 
@@ -35,13 +35,13 @@ impl Writer {
         let effect = match self.stage_change(change) {
             Ok(effect) => effect,
             Err(error) => {
-                self.staged = Staged::default();
+                self.rollback();
                 let _gone = reply.send(Err(error));
                 return Ok(());
             }
         };
         self.stage_state(&state);
-        let (result, fatal) = match self.flush() {
+        let (result, fatal) = match self.flush_and_settle() {
             Ok(()) => (Ok(self.carry_out(effect)), Ok(())),
             Err(Flush::Full { .. }) => {
                 self.rollback();

@@ -1,6 +1,7 @@
 //! One commit: what is sealed, what goes into the journal, the transaction, and what RAM learns.
 //!
-//! Planned from RAM, written in one LMDB transaction, applied to RAM only after it is durable. New batches go into one
+//! Planned from RAM, written in one LMDB transaction, applied to the writer's RAM once it is in the file and shown to
+//! readers only once it is durable. New batches go into one
 //! journal entry for all partitions, so the pages of a commit do not grow with the number of partitions; a tail that
 //! reaches a chunk's size is sealed, a large batch at once without the journal. The oldest tails are sealed early
 //! where they keep the journal longer than its cap. Deleting rides in the commits that add.
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use heed::RwTxn;
 
 use super::{
-    Error,
+    Durability, Error,
     deletion::Room,
     header::{Header, headers},
     journal::Entry,
@@ -111,7 +112,7 @@ impl Writer {
         self.plan_trim(&mut plan);
 
         let written = self.write_txn(&plan, store, &mut txn).and_then(|()| store.db.stat(&txn));
-        let committed = written.and_then(|stat| txn.commit().map(|()| stat));
+        let committed = written.and_then(|stat| store.commit(txn).map(|()| stat));
         let stat = match committed {
             Ok(stat) => stat,
             Err(error) => {
@@ -134,7 +135,14 @@ impl Writer {
         };
         figures.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         store.touched(plan.deleted.len() + plan.trimmed);
+        // The flush of this commit has made the one before durable, whatever the level.
+        self.publish();
         self.apply(plan);
+        self.group_is_written();
+        match self.durability {
+            Durability::Strict => self.publish(),
+            Durability::Pipelined => self.unpublished.is_pending = true,
+        }
         Ok(())
     }
 
@@ -144,9 +152,9 @@ impl Writer {
             let inner = part.lock();
             let mut from = 0;
             // What was sealed in part is sealed as far as it was durable: the journal forgets that.
-            while (1..inner.durable_bytes).contains(&from)
+            while (1..inner.written_bytes).contains(&from)
                 || inner.tail.len() - from > CHUNK_BYTES
-                || inner.tail.len() - from.max(inner.durable_bytes) >= DIRECT_BYTES
+                || inner.tail.len() - from.max(inner.written_bytes) >= DIRECT_BYTES
             {
                 let (to, chunk) = cut(&inner.tail, from, self.next_seal, plan.intake_s);
                 self.next_seal += 1;
@@ -176,7 +184,7 @@ impl Writer {
             let inner = part.lock();
             let intake_s = if inner.is_touched { plan.intake_s } else { inner.tail_intake_s };
             let mut from = 0;
-            while from < inner.durable_bytes {
+            while from < inner.written_bytes {
                 let (to, chunk) = cut(&inner.tail, from, self.next_seal, intake_s);
                 self.next_seal += 1;
                 plan.seals.push(Seal { part: Arc::clone(&part), from, to, chunk });
@@ -260,7 +268,7 @@ impl Writer {
         let overlay = self.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
         for entry in self.journal.before(cut_to) {
             let newest = entry.keys.iter().filter_map(|key| {
-                let held = overlay.get(key)?;
+                let held = overlay.newest(key)?;
                 (held.seq == entry.seq && !self.staged.state.contains_key(key)).then_some((key, held))
             });
             let newest: Vec<_> = newest.collect();
@@ -307,7 +315,7 @@ impl Writer {
         Ok(())
     }
 
-    /// RAM learns what is durable now.
+    /// RAM learns what is in the file now. Readers do not, but for what has gone from it.
     fn apply(&mut self, plan: Plan) {
         let first_seq = self.journal.next_seq();
         {
@@ -321,7 +329,7 @@ impl Writer {
                 let seq = first_seq + index as u64;
                 for key in &keys {
                     let value = state.remove(key).flatten();
-                    overlay.put(key, Held { value, seq });
+                    overlay.write(key, Held { value, seq });
                 }
                 let bytes = pages(length) * PAGE_BYTES as u64;
                 self.journal.push(Entry { seq, bytes, seal: self.next_seal, keys });
@@ -344,7 +352,7 @@ impl Writer {
         for Seal { part, chunk, .. } in &plan.seals {
             part.lock().push_chunk(*chunk);
         }
-        // Sealed tails first lose their front, then all touched tails become durable.
+        // Sealed tails first lose their front, then all touched tails count as written.
         for (id, to) in &plan.sealed_to {
             let part = &self.by_id[id];
             let mut inner = part.lock();
@@ -357,27 +365,23 @@ impl Writer {
         }
         for part in &touched {
             let mut inner = part.lock();
-            inner.open_from = self.producers.first_open(part.id);
+            inner.written_open_from = self.producers.first_open(part.id);
             inner.is_touched = false;
             inner.tail_intake_s = plan.intake_s.max(inner.tail_intake_s);
-            if inner.durable_bytes == 0
+            if inner.written_bytes == 0
                 && !inner.tail.is_empty()
                 && let Some(seq) = plan.first_seq.get(&part.id)
             {
                 inner.tail_seq = *seq;
                 self.tails.insert((*seq, part.id));
             }
-            inner.durable_bytes = inner.tail.len();
-            publish(&mut inner);
+            inner.written_bytes = inner.tail.len();
+            inner.written = inner.next;
         }
-        for (id, _) in &plan.deleted {
-            if let Some(part) = self.by_id.get(id) {
-                publish(&mut part.lock());
-            }
-        }
-        for seal in &plan.seals {
-            publish(&mut seal.part.lock());
-        }
+        let unpublished = &mut self.unpublished.parts;
+        unpublished.extend(touched);
+        unpublished.extend(plan.deleted.iter().filter_map(|(id, _)| self.by_id.get(id).map(Arc::clone)));
+        unpublished.extend(plan.seals.into_iter().map(|seal| seal.part));
         self.producers.keep();
         if self.producers.is_crowded() {
             self.forget_producers(std::time::Instant::now());
@@ -395,16 +399,10 @@ impl Writer {
     }
 }
 
-/// Shows readers and watchers how far a partition goes now.
-fn publish(inner: &mut super::partition::Inner) {
-    let start = inner.first_kept().max(inner.bounds.start);
-    inner.publish(start, inner.next);
-}
-
 /// The part of a touched tail that goes into the journal.
 fn journaled(part: &Arc<Part>, plan: &Plan) -> Option<std::ops::Range<usize>> {
     let inner = part.lock();
-    let from = plan.sealed_to.get(&part.id).map_or(inner.durable_bytes, |to| inner.durable_bytes.max(*to));
+    let from = plan.sealed_to.get(&part.id).map_or(inner.written_bytes, |to| inner.written_bytes.max(*to));
     (from < inner.tail.len()).then_some(from..inner.tail.len())
 }
 

@@ -60,7 +60,8 @@ pub enum Durability {
     /// After the commit's own flushes.
     #[default]
     Strict,
-    /// After the next commit's flush, or a forced one when idle. For now the same as [`Durability::Strict`].
+    /// After the next commit's flush, or one of its own when nothing else is to do: the same promise, with half the
+    /// flushes where commits follow each other. Never shown or acknowledged before.
     Pipelined,
 }
 

@@ -106,13 +106,14 @@ impl Writer {
 
     /// Deletes what is too old or too much, a few chunks per commit. Writes nothing if nothing is.
     pub(super) fn retain(&mut self) -> Result<(), Error> {
+        self.settle()?;
         let now_ms = (self.shared.clock)();
         let mut expired_chunks = Vec::new();
         let mut tails = Vec::new();
         for part in self.by_id.values() {
             let inner = part.lock();
             let limits = inner.policy.limits(&self.shared.defaults);
-            let tail = (inner.durable_bytes > 0).then_some((inner.tail_intake_s, inner.durable_bytes as u64));
+            let tail = (inner.written_bytes > 0).then_some((inner.tail_intake_s, inner.written_bytes as u64));
             let Expired { chunks, has_tail } = expired(inner.chunks.iter(), tail, inner.kept_bytes(), limits, now_ms);
             expired_chunks.extend(inner.chunks.iter().take(chunks).map(|chunk| (part.id, *chunk)));
             if has_tail {
@@ -139,6 +140,7 @@ impl Writer {
             if !self.flush_alone(Vec::new())? {
                 return Ok(());
             }
+            self.settle()?;
             for part in tails {
                 let end = part.lock().bounds.high_watermark;
                 self.trim(&part, end);
@@ -166,7 +168,7 @@ impl Writer {
         match self.flush_deleting(expired, Room::IfOver) {
             Ok(()) => Ok(true),
             Err(Flush::Full { .. }) => {
-                self.staged = Staged::default();
+                self.rollback();
                 tracing::warn!("no room to delete from the log; it is tried again");
                 Ok(false)
             }

@@ -10,13 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{
-    Change, Error,
-    commit::Flush,
-    partition::Part,
-    retention::is_plausible,
-    writer::{Staged, Writer},
-};
+use super::{Change, Error, commit::Flush, partition::Part, retention::is_plausible, writer::Writer};
 use crate::record::{Builder, Codec};
 
 /// Where events go.
@@ -171,13 +165,13 @@ impl Writer {
         let effect = match self.stage_change(Change::Create { name: EVENTS_TOPIC.into(), partitions: 1, settings }) {
             Ok(effect) => effect,
             Err(error) => {
-                self.staged = Staged::default();
+                self.rollback();
                 tracing::error!("events are lost, the topic {EVENTS_TOPIC} cannot be made: {error}");
                 self.events.clear();
                 return Ok(false);
             }
         };
-        match self.flush() {
+        match self.flush_and_settle() {
             Ok(()) => {
                 self.carry_out(effect);
                 Ok(true)

@@ -80,10 +80,10 @@ impl Linger {
         (self.waiting, self.since, self.is_probe) = (0, None, false);
     }
 
-    /// Everything that was taken is about to be answered. Before, not after: an answered producer is back with its next
-    /// write before the last of the others is answered, and would be counted twice.
-    pub(super) fn answering(&mut self) {
-        self.in_flight = 0;
+    /// So many of those that were taken are about to be answered. Before, not after: an answered producer is back with
+    /// its next write before the last of the others is answered, and would be counted twice.
+    pub(super) fn answering(&mut self, count: usize) {
+        self.in_flight = self.in_flight.saturating_sub(count);
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
                     outcome.shares.push(taken.len());
                     now += commit;
                     while arrive(&mut linger, &mut waiting, &mut coming, now).is_some() {}
-                    linger.answering();
+                    linger.answering(taken.len());
                     for (since, who) in taken {
                         outcome.longest = outcome.longest.max(now - since);
                         if let Producer::Waits { turnaround } = producers[who] {
@@ -210,7 +210,7 @@ mod tests {
             linger.arrived(now);
             if linger.due().is_some_and(|due| due <= now) {
                 linger.taken();
-                linger.answering();
+                linger.answering(usize::MAX);
                 commits += u32::from(beat >= 1_000);
             }
         }
@@ -225,7 +225,7 @@ mod tests {
             (0..count).for_each(|_| linger.arrived(now));
             let waits = linger.due().expect("something waits") - now;
             linger.taken();
-            linger.answering();
+            linger.answering(count);
             waits
         };
         assert_eq!(round(&mut linger, 10, start), 5 * MS, "the first is a look around");

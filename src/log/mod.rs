@@ -154,8 +154,10 @@ impl Log {
     pub fn open(config: Config, _metrics: &crate::metrics::Registry) -> Result<Self, Error> {
         let directory = directory::Directory::open(&config.dir)?;
         let quota_bytes = config::quota(&config, &directory);
-        let store = store::Store::open(directory, store::map_bytes(quota_bytes))?;
+        let store = store::Store::open(directory, store::map_bytes(quota_bytes), config.durability)?;
         let mut recovered = recovery::recover(&store)?;
+        // A killed run may have left its last commit in the page cache only, and readers are about to see it.
+        store.flush()?;
         let budget = usize::try_from(config.memory_limit_bytes / 4).unwrap_or(usize::MAX).clamp(1 << 20, 32 << 20);
         let shared = Arc::new(shared::Shared::new(
             store,
@@ -171,7 +173,7 @@ impl Log {
         let for_writer = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
-            .spawn(move || writer::Writer::new(for_writer, config.on_full, recovered).run())
+            .spawn(move || writer::Writer::new(for_writer, config.on_full, config.durability, recovered).run())
             .map_err(|e| Error::Open(format!("cannot start the log's writer thread: {e}")))?;
         Ok(Self(Arc::new(Handle { shared, writer: Mutex::new(Some(thread)) })))
     }
@@ -216,7 +218,17 @@ impl Log {
         for checked in checked {
             entered.push(checked.map(|(batches, state, urgency, bytes)| {
                 let (reply, answer) = oneshot::channel();
-                jobs.push(queue::Job { batches, state, bytes, urgency, reply, _weight: Arc::clone(&weight) });
+                let is_relaxed = state.is_empty() && !batches.is_empty() && batches.iter().all(writer::is_relaxed);
+                jobs.push(queue::Job {
+                    batches,
+                    state,
+                    bytes,
+                    urgency,
+                    is_relaxed,
+                    is_counted: false,
+                    reply: Some(reply),
+                    _weight: Arc::clone(&weight),
+                });
                 Entered { log: self.clone(), answer }
             }));
         }

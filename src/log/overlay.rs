@@ -1,7 +1,8 @@
 //! State that lives in the journal: the newest value of each key, until it moves into its own range of the file.
 //!
 //! A key that changes with every commit (an offset, a cursor) is thus written once per commit, inside the journal entry
-//! that is written anyway, and reaches a page of its own only when it stops changing.
+//! that is written anyway, and reaches a page of its own only when it stops changing. What is written and not durable
+//! yet lies apart: the writer plans with it, no reader sees it.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +20,29 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     keys: BTreeMap<Box<[u8]>, Held>,
+    /// Written, not durable.
+    pending: BTreeMap<Box<[u8]>, Held>,
     bytes: u64,
 }
 
 impl Overlay {
+    /// What the journal will say of a key once everything written is durable.
+    pub(super) fn newest(&self, key: &[u8]) -> Option<&Held> {
+        self.pending.get(key).or_else(|| self.keys.get(key))
+    }
+
+    /// Takes in what a commit has written.
+    pub(super) fn write(&mut self, key: &[u8], held: Held) {
+        self.pending.insert(key.into(), held);
+    }
+
+    /// Everything written is durable.
+    pub(super) fn publish(&mut self) {
+        for (key, held) in std::mem::take(&mut self.pending) {
+            self.put(&key, held);
+        }
+    }
+
     /// What the journal says of a key; `None` where it says nothing.
     pub(super) fn get(&self, key: &[u8]) -> Option<&Held> {
         self.keys.get(key)

@@ -1,8 +1,8 @@
 //! One partition in RAM: its unsealed tail, the index of its sealed chunks, its bounds.
 //!
 //! Shared between the writer thread, which alone changes it, and readers. Invariants: chunks and tail follow each
-//! other in offset order; bytes of the tail beyond `durable_bytes` belong to the commit under way and no reader sees
-//! them; `high_watermark` moves only after the commit.
+//! other in offset order; bytes of the tail beyond `written_bytes` belong to the commit under way; no reader sees those
+//! beyond `durable_bytes`; `high_watermark` moves only when what lies below it is durable. Chunks may reach beyond it.
 
 use std::{
     collections::VecDeque,
@@ -32,19 +32,24 @@ pub(super) struct Inner {
     pub(super) chunk_bytes: u64,
     /// Stamped batches that are in the journal but in no chunk, then those of the commit under way.
     pub(super) tail: Vec<u8>,
-    /// How much of the tail is durable.
+    /// How much of the tail is in the file, and how much of that is durable.
+    pub(super) written_bytes: usize,
     pub(super) durable_bytes: usize,
-    /// Journal entry that holds the tail's first batch; meaningless while nothing of it is durable.
+    /// Journal entry that holds the tail's first batch; meaningless while nothing of it is written.
     pub(super) tail_seq: u64,
     /// When the tail's last batch came in, in seconds since 1970; 0 where the clock was not plausible.
     pub(super) tail_intake_s: u32,
     /// The next offset to assign.
     pub(super) next: Offset,
+    /// One after the last offset in the file.
+    pub(super) written: Offset,
     /// Log start offset and durable end, as published.
     pub(super) bounds: Bounds,
     /// First offset of the oldest open transaction, as of the last durable commit.
     pub(super) open_from: Option<Offset>,
-    /// Durable aborted transactions.
+    /// The same as of the last commit that is in the file.
+    pub(super) written_open_from: Option<Offset>,
+    /// Aborted transactions in the file. Those that are not durable yet lie beyond the last stable offset.
     pub(super) aborted: aborted::Index,
     /// The writer has staged batches here in the commit under way.
     pub(super) is_touched: bool,
@@ -58,12 +63,15 @@ impl Part {
             chunks: VecDeque::new(),
             chunk_bytes: 0,
             tail: Vec::new(),
+            written_bytes: 0,
             durable_bytes: 0,
             tail_seq: 0,
             tail_intake_s: 0,
             next: 0,
+            written: 0,
             bounds: Bounds::default(),
             open_from: None,
+            written_open_from: None,
             aborted: aborted::Index::default(),
             is_touched: false,
             policy,
@@ -81,13 +89,18 @@ impl Part {
         !self.deleted.load(Ordering::Acquire)
     }
 
+    /// Its topic's records are acknowledged before they are committed.
+    pub(super) fn is_relaxed(&self) -> bool {
+        self.lock().policy.is_relaxed
+    }
+
     /// Marks it deleted, wakes its watchers for good and hands out its chunks for deletion.
     pub(super) fn delete(&self) -> VecDeque<ChunkRef> {
         self.deleted.store(true, Ordering::Release);
         let mut inner = self.lock();
         inner.sender = None;
         inner.tail = Vec::new();
-        inner.durable_bytes = 0;
+        (inner.written_bytes, inner.durable_bytes) = (0, 0);
         inner.chunk_bytes = 0;
         std::mem::take(&mut inner.chunks)
     }
@@ -110,6 +123,14 @@ impl Inner {
                 sender.send_replace(bounds);
             }
         }
+    }
+
+    /// Everything written is durable: readers and watchers learn how far it goes.
+    pub(super) fn publish_written(&mut self) {
+        self.durable_bytes = self.written_bytes;
+        let start = self.first_kept().max(self.bounds.start);
+        self.open_from = self.written_open_from;
+        self.publish(start, self.written);
     }
 
     /// First offset that chunks and tail still hold; the next one if they hold none.
@@ -141,6 +162,7 @@ impl Inner {
     /// Drops the front of the tail after it went into a chunk or was trimmed.
     pub(super) fn drop_tail(&mut self, bytes: usize) {
         self.tail.drain(..bytes);
+        self.written_bytes = self.written_bytes.saturating_sub(bytes);
         self.durable_bytes = self.durable_bytes.saturating_sub(bytes);
         if self.tail.is_empty() {
             self.tail = Vec::new();
@@ -160,7 +182,7 @@ impl Inner {
 
     /// Bytes of batches kept.
     pub(super) fn kept_bytes(&self) -> u64 {
-        self.chunk_bytes + self.durable_bytes as u64
+        self.chunk_bytes + self.written_bytes as u64
     }
 
     /// Bytes in RAM.

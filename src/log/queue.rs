@@ -47,7 +47,12 @@ pub(super) struct Job {
     pub(super) state: Vec<StateWrite>,
     pub(super) bytes: usize,
     pub(super) urgency: Urgency,
-    pub(super) reply: Reply<Vec<Appended>>,
+    /// Answered once it is staged, without waiting for the commit: all it holds is records of topics that allow that.
+    pub(super) is_relaxed: bool,
+    /// The one write of a request with which the request counts as outstanding; none where nobody waits.
+    pub(super) is_counted: bool,
+    /// `None` once answered.
+    pub(super) reply: Option<Reply<Vec<Appended>>>,
     /// Returned to the budget when the last write of the request is dropped.
     pub(super) _weight: Arc<OwnedSemaphorePermit>,
 }
@@ -56,6 +61,8 @@ pub(super) struct Job {
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) work: VecDeque<Work>,
+    /// It is time to commit it, and what was taken before; else it is only to be staged.
+    pub(super) is_due: bool,
     /// Nothing will come any more.
     pub(super) is_closed: bool,
 }
@@ -72,7 +79,11 @@ pub(super) struct Queue {
 
 struct Inner {
     work: VecDeque<Work>,
+    /// Batch and state bytes that are not committed, and how many of them were taken to be staged.
     bytes: usize,
+    staged_bytes: usize,
+    /// A relaxed write waits to be staged.
+    has_relaxed: bool,
     /// Writes that somebody waits for.
     waited: Linger,
     /// Arrival of the first write that nobody waits for.
@@ -87,6 +98,8 @@ impl Queue {
         let inner = Inner {
             work: VecDeque::new(),
             bytes: 0,
+            staged_bytes: 0,
+            has_relaxed: false,
             waited: Linger::new(ack_linger),
             unattended: None,
             is_urgent: false,
@@ -123,24 +136,26 @@ impl Queue {
         // The writer sleeps until what waits is due: it must hear of what it has not reckoned with.
         let due_before = inner.due(now, self.linger);
         let mut is_waited = false;
-        for job in jobs {
+        for mut job in jobs {
             inner.bytes += job.bytes;
-            match job.urgency {
-                Urgency::Waited => is_waited = true,
-                Urgency::Unattended => {
-                    inner.unattended.get_or_insert(now);
-                }
+            if job.is_relaxed || job.urgency == Urgency::Unattended {
+                inner.unattended.get_or_insert(now);
+                inner.has_relaxed |= job.is_relaxed;
+            } else {
+                job.is_counted = !is_waited;
+                is_waited = true;
             }
             inner.work.push_back(Work::Write(job));
         }
         if is_waited {
             inner.waited.arrived(now);
         }
-        let wakes = match (due_before, inner.due(now, self.linger)) {
-            (Some(before), Some(due)) => due < before,
-            (None, due) => due.is_some(),
-            (Some(_), None) => false,
-        };
+        let wakes = inner.has_relaxed
+            || match (due_before, inner.due(now, self.linger)) {
+                (Some(before), Some(due)) => due < before,
+                (None, due) => due.is_some(),
+                (Some(_), None) => false,
+            };
         drop(inner);
         if wakes {
             self.wake.notify_one();
@@ -161,9 +176,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Everything taken so far is about to be answered; see [`Linger::answering`].
-    pub(super) fn answering(&self) {
-        self.lock().waited.answering();
+    /// So many requests are about to be answered; see [`Linger::answering`].
+    pub(super) fn answering(&self, count: usize) {
+        self.lock().waited.answering(count);
+    }
+
+    /// Something waits that should be committed at once.
+    pub(super) fn is_due(&self) -> bool {
+        let now = Instant::now();
+        self.lock().due(now, self.linger).is_some_and(|due| due <= now)
     }
 
     /// Sleeps until there is something to commit, until `tick`, or until the queue is closed.
@@ -172,11 +193,17 @@ impl Queue {
         loop {
             let now = Instant::now();
             if inner.closed.is_some() {
-                return Taken { work: std::mem::take(&mut inner.work), is_closed: true };
+                return Taken { work: std::mem::take(&mut inner.work), is_due: true, is_closed: true };
             }
             let due = inner.due(now, self.linger);
             if due.is_some_and(|due| due <= now) {
-                return Taken { work: inner.drain(), is_closed: false };
+                return Taken { work: inner.drain(), is_due: true, is_closed: false };
+            }
+            if inner.has_relaxed {
+                // With what came before it, so that the order stays.
+                inner.has_relaxed = false;
+                inner.staged_bytes = inner.bytes;
+                return Taken { work: std::mem::take(&mut inner.work), is_due: false, is_closed: false };
             }
             let until = due.map_or(tick, |due| due.min(tick));
             if until <= now {
@@ -207,7 +234,7 @@ impl Queue {
 impl Inner {
     /// When the writes that wait should be committed; `None` if there are none.
     fn due(&self, now: Instant, linger: Duration) -> Option<Instant> {
-        if self.work.is_empty() {
+        if self.work.is_empty() && self.staged_bytes == 0 {
             return None;
         }
         if self.is_urgent || self.bytes >= COMMIT_AT_BYTES {
@@ -223,11 +250,12 @@ impl Inner {
     /// Takes work up to the size of one commit.
     fn drain(&mut self) -> VecDeque<Work> {
         self.waited.taken();
-        let mut bytes = 0;
+        self.has_relaxed = false;
+        let mut bytes = std::mem::take(&mut self.staged_bytes);
         let mut fits = 0;
         for work in &self.work {
             if let Work::Write(job) = work {
-                if fits > 0 && bytes + job.bytes > COMMIT_BYTES {
+                if bytes > 0 && bytes + job.bytes > COMMIT_BYTES {
                     break;
                 }
                 bytes += job.bytes;

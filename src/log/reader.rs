@@ -3,12 +3,12 @@
 //! Works from the index in RAM, copies out inside a transaction that lives for one chunk, and never shows a byte
 //! beyond the high watermark or of a damaged chunk.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    Error, Slice, Timed,
+    Bounds, Error, Slice, Timed,
     header::{Header, headers},
     layout::ChunkRef,
     partition::Part,
@@ -55,7 +55,7 @@ pub(super) fn read(
             break;
         }
         let Some(chunk) = inner.chunk_at(next) else {
-            append(&mut out, inner.durable_tail(), next, max_bytes);
+            append(&mut out, inner.durable_tail(), next..bounds.high_watermark, max_bytes);
             break;
         };
         drop(inner);
@@ -73,9 +73,10 @@ pub(super) fn read(
             }
             Err(error) => return Err(error),
         };
-        if out.is_empty() && next <= chunk.base && batches.len() <= max_bytes {
+        let is_visible = chunk.last() < bounds.high_watermark;
+        if is_visible && out.is_empty() && next <= chunk.base && batches.len() <= max_bytes {
             out = batches;
-        } else if !append(&mut out, &batches, next, max_bytes) {
+        } else if !append(&mut out, &batches, next..bounds.high_watermark, max_bytes) {
             break;
         }
         next = next.max(chunk.last() + 1);
@@ -101,13 +102,17 @@ pub(super) fn keep_committed(shared: &Shared, partition: &Partition, slice: &mut
     Ok(())
 }
 
-/// Copies the batches that hold `from` or more while they fit; the first of all fits always. False if one did not.
-fn append(out: &mut Vec<u8>, batches: &[u8], from: Offset, max_bytes: usize) -> bool {
+/// Copies the batches that hold offsets of `range` while they fit; the first of all fits always. False if one did not.
+fn append(out: &mut Vec<u8>, batches: &[u8], range: Range<Offset>, max_bytes: usize) -> bool {
     let (mut start, mut end) = (None, 0);
     let mut is_all = true;
     for (at, header) in headers(batches) {
-        if header.last() < from {
+        if header.last() < range.start {
             continue;
+        }
+        // What is written and not durable yet may be in a chunk already.
+        if header.base >= range.end {
+            break;
         }
         let begin = *start.get_or_insert(at);
         let is_first = out.is_empty() && begin == at;
@@ -161,8 +166,9 @@ pub(super) fn max_timestamp(shared: &Shared, partition: &Partition) -> Result<Op
     let part = shared.part(partition)?;
     let greatest = {
         let inner = part.lock();
-        let start = inner.bounds.start;
-        let sealed = inner.chunks.iter().map(|c| c.max_timestamp_ms);
+        let Bounds { start, high_watermark, .. } = inner.bounds;
+        // A chunk that reaches beyond the high watermark counts a moment later: its greatest may be a record not seen yet.
+        let sealed = inner.chunks.iter().filter(|c| c.last() < high_watermark).map(|c| c.max_timestamp_ms);
         let tail = headers(inner.durable_tail()).filter(|(_, h)| h.last() >= start).map(|(_, h)| h.max_timestamp_ms);
         sealed.chain(tail).max()
     };
@@ -182,17 +188,18 @@ fn find(
     let mut next = part.lock().bounds.start;
     loop {
         let inner = part.lock();
-        let start = inner.bounds.start;
+        let Bounds { start, high_watermark, .. } = inner.bounds;
+        let visible = start..high_watermark;
         let at = inner.chunks.partition_point(|c| c.last() < next);
         let chunk = inner.chunks.iter().skip(at).find(|c| is_wanted(c.max_timestamp_ms)).copied();
         let Some(chunk) = chunk else {
             let tail = inner.durable_tail().to_vec();
             drop(inner);
-            return Ok(in_batches(&tail, start, &is_wanted, timestamp_ms));
+            return Ok(in_batches(&tail, visible, &is_wanted, timestamp_ms));
         };
         drop(inner);
         if let Content::Batches(batches) = read_chunk(shared, part, &chunk, Patience::Cold)?
-            && let Some(found) = in_batches(&batches, start, &is_wanted, timestamp_ms)
+            && let Some(found) = in_batches(&batches, visible, &is_wanted, timestamp_ms)
         {
             return Ok(Some(found));
         }
@@ -200,10 +207,16 @@ fn find(
     }
 }
 
-fn in_batches(bytes: &[u8], start: Offset, is_wanted: &impl Fn(i64) -> bool, timestamp_ms: i64) -> Option<Timed> {
+fn in_batches(
+    bytes: &[u8],
+    visible: Range<Offset>,
+    is_wanted: &impl Fn(i64) -> bool,
+    timestamp_ms: i64,
+) -> Option<Timed> {
     headers(bytes)
-        .filter(|(_, header)| header.last() >= start && is_wanted(header.max_timestamp_ms))
-        .find_map(|(at, header)| in_batch(&bytes[at..at + header.bytes], &header, start, timestamp_ms))
+        .filter(|(_, header)| header.last() >= visible.start && header.base < visible.end)
+        .filter(|(_, header)| is_wanted(header.max_timestamp_ms))
+        .find_map(|(at, header)| in_batch(&bytes[at..at + header.bytes], &header, visible.start, timestamp_ms))
 }
 
 /// The first record at or after the timestamp. A batch that does not unpack answers with its first offset: too early

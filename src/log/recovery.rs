@@ -148,11 +148,13 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         let mut inner = part.lock();
         let (start, end) = bounds.get(&part.id).copied().unwrap_or_default();
         inner.next = inner.next.max(end);
-        inner.durable_bytes = inner.tail.len();
+        (inner.written_bytes, inner.durable_bytes) = (inner.tail.len(), inner.tail.len());
+        inner.written = inner.next;
         if !inner.tail.is_empty() {
             tails.insert((inner.tail_seq, part.id));
         }
-        inner.open_from = producers.first_open(part.id);
+        inner.written_open_from = producers.first_open(part.id);
+        inner.open_from = inner.written_open_from;
         let (start, high_watermark) = (inner.first_kept().max(start), inner.next);
         inner.publish(start, high_watermark);
     }

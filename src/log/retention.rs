@@ -20,6 +20,8 @@ pub(super) struct Policy {
     retention_ms: Option<i64>,
     retention_bytes: Option<i64>,
     is_compacted_only: bool,
+    /// Records are acknowledged before they are committed.
+    pub(super) is_relaxed: bool,
 }
 
 impl Policy {
@@ -31,6 +33,7 @@ impl Policy {
             retention_ms: number("retention.ms"),
             retention_bytes: number("retention.bytes"),
             is_compacted_only: cleanup.split(',').all(|p| p.trim() == "compact"),
+            is_relaxed: settings.get("brooklet.durability").is_some_and(|level| level == "relaxed"),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The LMDB environment: the only code that opens it, and the only unsafe code of the log.
 //!
 //! Readers copy values out with `pread` inside a short transaction, so that reading the log never makes its pages
-//! resident here. Never syncs less than LMDB's default asks for, never maps the file writable.
+//! resident here. Never syncs less than LMDB's default asks for, but for the meta page of a pipelined log, which the next
+//! flush takes along; never maps the file writable.
 
 use std::{
     fs::File,
@@ -11,12 +12,12 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls, types};
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls, types};
 
 use rustix::io::Errno;
 
 use super::{
-    Error,
+    Durability, Error,
     directory::Directory,
     layout::{CHUNK_HEADER_BYTES, ChunkRef, PAGE_BYTES},
 };
@@ -44,6 +45,9 @@ pub(super) struct Store {
     /// Values looked up since pages were given back.
     touched: AtomicUsize,
     directory: Directory,
+    /// What fails as on a broken disk.
+    #[cfg(test)]
+    pub(super) faults: tests::Faults,
 }
 
 impl std::fmt::Debug for Store {
@@ -64,7 +68,7 @@ pub(super) fn map_bytes(quota_bytes: u64) -> u64 {
 }
 
 impl Store {
-    pub(super) fn open(directory: Directory, map_bytes: u64) -> Result<Self, Error> {
+    pub(super) fn open(directory: Directory, map_bytes: u64, durability: Durability) -> Result<Self, Error> {
         let data = directory.data_file();
         let failed = |error: heed::Error| {
             Error::Open(match error {
@@ -80,6 +84,14 @@ impl Store {
         })?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(size).max_readers(512);
+        if durability == Durability::Pipelined {
+            // SAFETY: without its own flush of the meta page a commit becomes durable with the next flush of the file, and
+            // the tree of the commit before stays whole until then: LMDB reuses no page of it earlier.
+            #[expect(unsafe_code, reason = "heed counts every flag as unsafe")]
+            unsafe {
+                options.flags(EnvFlags::NO_META_SYNC);
+            }
+        }
         // SAFETY: the directory's lock keeps every other process of ours away from the file, network file systems are
         // refused, no flag that weakens LMDB's own rules is set, and nothing here writes to the file but LMDB.
         #[expect(unsafe_code, reason = "opening a memory map is unsafe by nature")]
@@ -104,7 +116,16 @@ impl Store {
             tracing::warn!("the place of the log's map is unknown; reading it will make its pages resident");
         }
         env.clear_stale_readers().map_err(failed)?;
-        let store = Self { db, env, file, map, touched: AtomicUsize::new(0), directory };
+        let store = Self {
+            db,
+            env,
+            file,
+            map,
+            touched: AtomicUsize::new(0),
+            directory,
+            #[cfg(test)]
+            faults: tests::Faults::default(),
+        };
         let txn = store.read_txn()?;
         let page = store.db.stat(&txn).map_err(failed)?.page_size as usize;
         drop(txn);
@@ -123,6 +144,20 @@ impl Store {
     #[expect(clippy::disallowed_methods, reason = "this is the one door to it")]
     pub(super) fn write_txn(&self) -> heed::Result<RwTxn<'_>> {
         self.env.write_txn()
+    }
+
+    /// Ends the writer's transaction; durable by then, but in a pipelined log.
+    pub(super) fn commit(&self, txn: RwTxn<'_>) -> heed::Result<()> {
+        #[cfg(test)]
+        self.faults.commit()?;
+        txn.commit()
+    }
+
+    /// Makes everything that is committed durable, whatever the environment's flags.
+    pub(super) fn flush(&self) -> Result<(), Error> {
+        #[cfg(test)]
+        self.faults.flush().map_err(|e| Error::Stopped(e.to_string()))?;
+        self.env.force_sync().map_err(|e| Error::Stopped(format!("cannot flush the data file: {e}")))
     }
 
     /// Copies one chunk's batches to the end of `out` and says whether they were found and are unharmed.
@@ -302,8 +337,32 @@ impl WearMeter {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
+
+    /// A disk that breaks.
+    #[derive(Default)]
+    pub(in crate::log) struct Faults {
+        pub(in crate::log) commits: AtomicBool,
+        pub(in crate::log) flushes: AtomicBool,
+    }
+
+    impl Faults {
+        pub(super) fn commit(&self) -> heed::Result<()> {
+            fail_if(&self.commits)
+        }
+
+        pub(super) fn flush(&self) -> heed::Result<()> {
+            fail_if(&self.flushes)
+        }
+    }
+
+    fn fail_if(is_broken: &AtomicBool) -> heed::Result<()> {
+        let error = std::io::Error::from_raw_os_error(libc::EIO);
+        if is_broken.load(Ordering::Relaxed) { Err(heed::Error::Io(error)) } else { Ok(()) }
+    }
 
     #[test]
     fn map_sizes_are_aligned_and_bounded() {
@@ -332,7 +391,7 @@ mod tests {
     #[test]
     fn new_files_have_small_pages() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Directory::open(dir.path()).unwrap(), map_bytes(1 << 20)).unwrap();
+        let store = Store::open(Directory::open(dir.path()).unwrap(), map_bytes(1 << 20), Durability::Strict).unwrap();
         let txn = store.read_txn().unwrap();
         assert_eq!(store.db.stat(&txn).unwrap().page_size as usize, PAGE_BYTES);
         assert!(store.map.is_some());

@@ -12,6 +12,7 @@ use crate::{metrics::Registry, record::Partition};
 
 mod disk;
 mod events;
+mod levels;
 mod model;
 mod transactions;
 mod wear;

@@ -1,7 +1,7 @@
 //! The writer thread: takes work from the queue, stages it, commits it in groups, answers.
 //!
 //! An OS thread, because an LMDB write transaction must not cross threads. It alone changes anything: partitions, state,
-//! topics, the file. Nothing is answered before it is durable; a commit that fails leaves RAM as if it had not been
+//! topics, the file. Nothing is answered before it is durable, but for writes to relaxed topics; a commit that fails leaves RAM as if it had not been
 //! tried. After an error that leaves the file's state unknown it stops, and only a restart through recovery goes on.
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Aborted, Append, Appended, Error, Event, OnFull, ProducerState, StateWrite,
+    Aborted, Append, Appended, Durability, Error, Event, OnFull, ProducerState, StateWrite,
     catalogue::{Catalogue, Numbers, bounds_key, decode_bounds, encode_bounds},
     commit::Flush,
     events::boot_id,
@@ -26,7 +26,7 @@ use super::{
     queue::{Job, Reply, Taken, Work},
     recovery::Recovered,
     shared::Shared,
-    store::WearMeter,
+    store::{Store, WearMeter},
 };
 use crate::record::{Offset, Outcome, marker};
 
@@ -54,6 +54,15 @@ pub(super) struct Staged {
     pub(super) bytes: usize,
 }
 
+/// What is in the file and becomes durable with its next flush: nobody may know of it before.
+#[derive(Default)]
+pub(super) struct Unpublished {
+    pub(super) is_pending: bool,
+    /// Partitions whose bounds move.
+    pub(super) parts: Vec<Arc<Part>>,
+    answers: Vec<(Job, Result<Vec<Appended>, Error>)>,
+}
+
 /// Owner of everything that changes.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -67,6 +76,12 @@ pub(super) struct Writer {
     pub(super) next_seal: u64,
     pub(super) live_pages: u64,
     pub(super) staged: Staged,
+    pub(super) durability: Durability,
+    pub(super) unpublished: Unpublished,
+    /// Staged or refused writes of the commit to come.
+    group: Vec<(Job, Result<Vec<Appended>, Error>)>,
+    /// The disk is full and answered writes wait for room.
+    is_stuck: bool,
     /// Reused between commits.
     pub(super) buffer: Vec<u8>,
     pub(super) meter: WearMeter,
@@ -104,7 +119,7 @@ pub(super) struct Undo {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, on_full: OnFull, recovered: Recovered) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, on_full: OnFull, durability: Durability, recovered: Recovered) -> Self {
         let next = recovered.catalogue.numbers.producer;
         let now = Instant::now();
         let writer = Self {
@@ -119,6 +134,10 @@ impl Writer {
             next_seal: recovered.next_seal,
             live_pages: recovered.live_pages,
             staged: Staged::default(),
+            durability,
+            unpublished: Unpublished::default(),
+            group: Vec::new(),
+            is_stuck: false,
             buffer: Vec::new(),
             meter: WearMeter::of_this_thread(),
             deleted_chunks: 0,
@@ -144,9 +163,12 @@ impl Writer {
     fn work(&mut self) -> Result<(), Error> {
         let mut tick = Instant::now() + TICK;
         loop {
-            let Taken { work, is_closed } = self.shared.queue.take(tick);
+            // With nothing else to do, what is written is made durable; else the next commit's flush does that too.
+            if self.unpublished.is_pending && !self.shared.queue.is_due() {
+                self.settle()?;
+            }
+            let Taken { work, is_due, is_closed } = self.shared.queue.take(tick);
             self.shared.figures.heartbeat.fetch_add(1, Ordering::Relaxed);
-            let mut jobs = Vec::with_capacity(work.len());
             let mut failed = None;
             for work in work {
                 // After a failure everything else in hand is refused.
@@ -156,33 +178,30 @@ impl Writer {
                 }
                 let done = match work {
                     Work::Write(job) => {
-                        jobs.push(job);
+                        self.enter(job);
                         continue;
                     }
                     Work::Change { change, state, reply } => {
-                        self.write(std::mem::take(&mut jobs)).and_then(|()| self.change(change, state, reply))
+                        self.commit().and_then(|()| self.change(change, state, reply))
                     }
-                    Work::ProducerId(reply) => {
-                        self.write(std::mem::take(&mut jobs)).and_then(|()| self.producer_id(reply))
-                    }
-                    Work::Event(event, reply) => {
-                        self.write(std::mem::take(&mut jobs)).and_then(|()| self.tell_now(event, reply))
-                    }
-                    Work::Producers { part, reply } => self.write(std::mem::take(&mut jobs)).map(|()| {
+                    Work::ProducerId(reply) => self.commit().and_then(|()| self.producer_id(reply)),
+                    Work::Event(event, reply) => self.commit().and_then(|()| self.tell_now(event, reply)),
+                    Work::Producers { part, reply } => self.commit().map(|()| {
                         let _gone = reply.send(Ok(self.producer_states(part.as_deref())));
                     }),
-                    Work::Retain(reply) => self.write(std::mem::take(&mut jobs)).and_then(|()| self.retain_now(reply)),
+                    Work::Retain(reply) => self.commit().and_then(|()| self.retain_now(reply)),
                 };
                 failed = done.err();
             }
-            if failed.is_none() {
-                failed = self.write(jobs).err();
+            if failed.is_none() && is_due {
+                failed = self.commit().err();
             }
             if let Some(error) = failed {
                 return Err(error);
             }
             if is_closed {
-                return self.tell_events();
+                self.tell_events()?;
+                return self.settle();
             }
             let now = Instant::now();
             if now >= tick {
@@ -192,56 +211,121 @@ impl Writer {
         }
     }
 
-    /// Commits a group of writes and answers them.
-    fn write(&mut self, jobs: Vec<Job>) -> Result<(), Error> {
-        if jobs.is_empty() {
+    /// Stages a write for the next commit. A relaxed one is answered now.
+    fn enter(&mut self, mut job: Job) {
+        let result = if job.is_relaxed && self.is_stuck { Err(Error::Full) } else { self.stage(&job) };
+        if job.is_relaxed {
+            let is_staged = result.is_ok();
+            answer(&mut job, result.clone());
+            if !is_staged {
+                return;
+            }
+            // Kept for another try where the disk is full, but not the whole request that they came in.
+            for (_, batch) in &mut job.batches {
+                *batch = Bytes::copy_from_slice(batch);
+            }
+        }
+        self.group.push((job, result));
+    }
+
+    /// Commits the group of writes that were entered; see [`Writer::group_is_written`] for their answers.
+    fn commit(&mut self) -> Result<(), Error> {
+        if self.group.is_empty() {
             return Ok(());
         }
-        let mut answers = Vec::with_capacity(jobs.len());
-        let mut refused = Vec::new();
         let mut full_tries = 0;
         loop {
-            for (index, job) in jobs.iter().enumerate() {
-                match self.stage(job) {
-                    Ok(answer) => answers.push((index, answer)),
-                    Err(error) => refused.push((index, error)),
-                }
-            }
             match self.flush() {
                 Ok(()) => break,
                 Err(Flush::Full { is_disk }) => {
-                    self.rollback();
-                    answers.clear();
-                    refused.clear();
+                    self.unstage();
+                    let group = std::mem::take(&mut self.group);
                     full_tries += 1;
-                    if is_disk || full_tries > 2 || !self.make_room()? {
-                        refused.extend((0..jobs.len()).map(|index| (index, Error::Full)));
-                        break;
+                    let has_room = !is_disk && full_tries <= 2 && self.make_room()?;
+                    self.group = group;
+                    if !has_room {
+                        self.refuse_group();
+                        return Ok(());
                     }
+                    self.stage_group();
                 }
+                // Nobody is answered over it: who waits is told when the thread ends.
                 Err(Flush::Fatal(error)) => {
-                    self.rollback();
-                    for job in jobs {
-                        let _gone = job.reply.send(Err(error.clone()));
-                    }
+                    self.unstage();
                     return Err(error);
                 }
             }
         }
-        let mut results: Vec<Option<Result<Vec<Appended>, Error>>> = Vec::new();
-        results.resize_with(jobs.len(), || None);
-        for (index, answer) in answers {
-            results[index] = Some(Ok(answer));
-        }
-        for (index, error) in refused {
-            results[index] = Some(Err(error));
-        }
-        self.shared.queue.answering();
-        for (job, result) in jobs.into_iter().zip(results) {
-            // A caller that has gone does not want the answer.
-            let _gone = job.reply.send(result.expect("every job was staged or refused"));
+        // All of it was refused or repeated, so nothing was written.
+        self.group_is_written();
+        if !self.unpublished.is_pending {
+            self.publish();
         }
         Ok(())
+    }
+
+    /// The group is in the file. Its answers wait until that is durable, those of repeated batches too: what they repeat
+    /// may not be durable yet.
+    pub(super) fn group_is_written(&mut self) {
+        self.unpublished.answers.append(&mut self.group);
+        self.is_stuck = false;
+    }
+
+    /// Stages the group again after it was taken back.
+    fn stage_group(&mut self) {
+        let mut group = std::mem::take(&mut self.group);
+        for (job, result) in &mut group {
+            *result = self.stage(job);
+            if let (None, Err(error)) = (&job.reply, &result) {
+                let partition = job.batches.first().map(|(part, _)| part.name.to_string());
+                tracing::error!(partition, "relaxed records are lost: {error}");
+            }
+        }
+        group.retain(|(job, result)| job.reply.is_some() || result.is_ok());
+        self.group = group;
+    }
+
+    /// There is no room: writes that wait are refused. Relaxed ones, which are answered, stay in RAM and are tried again;
+    /// meanwhile no others are let in.
+    fn refuse_group(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        let (refused, kept): (Vec<_>, Vec<_>) = group.into_iter().partition(|(job, _)| job.reply.is_some());
+        self.answer_all(refused.into_iter().map(|(job, _)| (job, Err(Error::Full))).collect());
+        self.group = kept;
+        self.stage_group();
+        self.is_stuck = !self.group.is_empty();
+    }
+
+    fn answer_all(&mut self, group: Vec<(Job, Result<Vec<Appended>, Error>)>) {
+        self.shared.queue.answering(group.iter().filter(|(job, _)| job.is_counted).count());
+        for (mut job, result) in group {
+            answer(&mut job, result);
+        }
+    }
+
+    /// Everything that is in the file is durable: readers and watchers see it, who waits is answered.
+    pub(super) fn publish(&mut self) {
+        let Unpublished { is_pending: _, parts, answers } = std::mem::take(&mut self.unpublished);
+        for part in parts {
+            part.lock().publish_written();
+        }
+        self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner).publish();
+        self.answer_all(answers);
+    }
+
+    /// Makes durable what is only written.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        if self.unpublished.is_pending {
+            self.shared.with_store(Store::flush)?;
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// Makes everything staged durable, at any level.
+    pub(super) fn flush_and_settle(&mut self) -> Result<(), Flush> {
+        self.flush()?;
+        self.settle().map_err(Flush::Fatal)
     }
 
     /// Puts one write's batches at the ends of their tails, or leaves everything as it was.
@@ -341,14 +425,20 @@ impl Writer {
         Ok(Appended { base_offset: base, last_offset: header.last(), log_start, is_duplicate: false })
     }
 
-    /// Takes back everything staged.
+    /// Takes back everything staged but the group that waits for its commit.
     pub(super) fn rollback(&mut self) {
+        self.unstage();
+        self.stage_group();
+    }
+
+    /// Takes back everything staged.
+    fn unstage(&mut self) {
         let staged = std::mem::take(&mut self.staged);
         for part in staged.touched {
             let mut inner = part.lock();
-            let durable = inner.durable_bytes;
-            inner.tail.truncate(durable);
-            inner.next = inner.bounds.high_watermark;
+            let written = inner.written_bytes;
+            inner.tail.truncate(written);
+            inner.next = inner.written;
             inner.is_touched = false;
         }
         self.producers.rollback(0);
@@ -398,7 +488,7 @@ impl Writer {
             let from = self.catalogue.numbers.producer;
             let numbers = Numbers { producer: from + PRODUCER_BLOCK, ..self.catalogue.numbers };
             self.staged.state.insert(Numbers::key().into(), Some(Bytes::copy_from_slice(&numbers.encode())));
-            match self.flush() {
+            match self.flush_and_settle() {
                 Ok(()) => {
                     self.catalogue.numbers = numbers;
                     self.producer_ids = from..numbers.producer;
@@ -442,6 +532,10 @@ impl Writer {
 
     /// What happens without anybody asking. Writes only if there is something to delete.
     fn tick(&mut self, now: Instant) -> Result<(), Error> {
+        if !self.events.is_empty() || self.is_stuck || now >= self.retention_at || !self.garbage.is_empty() {
+            // What follows commits by itself.
+            self.commit()?;
+        }
         self.tell_events()?;
         if now >= self.retention_at || !self.garbage.is_empty() {
             self.retention_at = now + RETENTION_PERIOD;
@@ -482,15 +576,27 @@ impl Writer {
     }
 }
 
+/// Answers a write, unless it is. A caller that has gone does not want the answer.
+fn answer(job: &mut Job, result: Result<Vec<Appended>, Error>) {
+    if let Some(reply) = job.reply.take() {
+        let _gone = reply.send(result);
+    }
+}
+
 /// Answers work that will not be done.
 fn refuse(work: Work, why: &Error) {
     match work {
-        Work::Write(job) => drop(job.reply.send(Err(why.clone()))),
+        Work::Write(mut job) => answer(&mut job, Err(why.clone())),
         Work::Change { reply, .. } => drop(reply.send(Err(why.clone()))),
         Work::ProducerId(reply) => drop(reply.send(Err(why.clone()))),
         Work::Event(_, reply) | Work::Retain(reply) => drop(reply.send(Err(why.clone()))),
         Work::Producers { reply, .. } => drop(reply.send(Err(why.clone()))),
     }
+}
+
+/// A batch whose producer is answered before it is committed. The end of a transaction never is.
+pub(super) fn is_relaxed((part, batch): &(Arc<Part>, Bytes)) -> bool {
+    part.is_relaxed() && Header::parse(batch).is_some_and(|header| !header.is_control)
 }
 
 /// The batches of a write with their partitions.

@@ -5,7 +5,8 @@
 //!   topic that compacts has them unpacked, because a record without key could never be compacted.
 //! * Partitions are committed as writes of their own at the same time: the fault of one does not fail the others, and
 //!   the log's group commit makes one flush of them.
-//! * `acks` 1 and -1 are answered when the batch is durable; 0 is never answered, and an error closes the connection,
+//! * `acks` 1 and -1 are answered when the batch is durable, in a topic with `brooklet.durability` relaxed when it has its
+//!   offset in memory; a request to several topics is answered when the last of them is satisfied. 0 is never answered, and an error closes the connection,
 //!   which is all the client can see of it.
 //! * No topic is made here: clients ask for metadata first.
 //! * A failed batch leaves the sequence of its idempotent producer where it was; one that repeats is answered with the

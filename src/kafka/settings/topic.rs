@@ -14,8 +14,8 @@ const JITTER: &[(&str, i64)] = &[("log.roll.jitter.ms", 1), ("log.roll.jitter.ho
 /// Every topic setting, sorted by name.
 #[rustfmt::skip]
 pub(super) const TOPIC: &[Setting] = &[
-    Setting::new("brooklet.durability", String, "default", OneOf(&["default", "strict", "pipelined", "relaxed"]), Accepted, NONE,
-        "Kept, without effect yet: every topic follows the log's own level."),
+    Setting::new("brooklet.durability", String, "default", OneOf(&["default", "relaxed"]), Honoured, NONE,
+        "When producers are answered. 'default': when the records are on flash, at either level of the log. 'relaxed': when they are in memory; a power cut or a kill loses what came since the last commit, which is at most log.linger ago. Readers see only what is on flash in both."),
     Setting::new("brooklet.priority", Int, "5", Range(0, 9), Accepted, NONE,
         "Kept, without effect yet: order among topics, 0 goes upstream first and is deleted last."),
     Setting::new("cleanup.policy", List, "delete", ListOf(&["delete", "compact"]), Honoured, &[("log.cleanup.policy", 1)],

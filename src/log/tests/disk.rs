@@ -10,6 +10,7 @@ async fn on_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     topic(&log, "a", 1).await;
+    topic_with(&log, "relaxed", 1, &[("brooklet.durability", "relaxed")]).await;
     let p = Partition::new("a", 0);
     let mut taken = 0;
     let refused = async |taken: i64| {
@@ -35,12 +36,21 @@ async fn on_a_full_disk() {
     assert!((30..80).contains(&taken), "{taken}");
     refused(taken).await;
     assert_eq!(read_all(&log, &p, 0, 1 << 20).await.len(), usize::try_from(taken).unwrap());
+    // What is answered before it is written waits in RAM; once it is known that the disk is full, no more is let in.
+    let r = Partition::new("relaxed", 0);
+    let mut answered = 0;
+    while log.commit(write(&r, batch(1, 45_000, 5, NONE))).await.is_ok() {
+        answered += 1;
+        assert!(answered < 200, "relaxed records gather without bounds");
+    }
+    assert_eq!(bounds(&log, &r), (0, 0));
 
     // Space returns: without a restart, and the refused batch is no duplicate.
     let hard = getrlimit(Resource::Fsize).maximum;
     setrlimit(Resource::Fsize, Rlimit { current: Some(6 << 20), maximum: hard }).unwrap();
     let more = fill(taken, 300).await;
     assert!(more > taken + 20, "{more}");
+    assert_eq!(bounds(&log, &r), (0, answered));
     refused(more).await;
 
     // Or retention frees some, within the file.

@@ -64,6 +64,7 @@ struct Expected {
 struct Rig {
     root: tempfile::TempDir,
     lives: usize,
+    durability: Durability,
     log: Log,
     parts: Vec<Expected>,
     state: BTreeMap<u8, u8>,
@@ -74,18 +75,18 @@ fn name(partition: usize) -> Partition {
     Partition::new(["x", "y"][partition / 3], i32::try_from(partition % 3).unwrap())
 }
 
-fn open_small(dir: PathBuf) -> Log {
-    open_with(&dir, |c| c.quota_bytes = Some(QUOTA_BYTES))
+fn open_small(dir: PathBuf, durability: Durability) -> Log {
+    open_with(&dir, |c| (c.quota_bytes, c.durability) = (Some(QUOTA_BYTES), durability))
 }
 
 impl Rig {
-    async fn new() -> Self {
+    async fn new(durability: Durability) -> Self {
         let root = memory_dir();
-        let log = open_small(root.path().join("0"));
+        let log = open_small(root.path().join("0"), durability);
         topic(&log, "x", 3).await;
         topic(&log, "y", 3).await;
         let parts = (0..6).map(|_| Expected::default()).collect();
-        Self { root, lives: 0, log, parts, state: BTreeMap::new() }
+        Self { root, lives: 0, durability, log, parts, state: BTreeMap::new() }
     }
 
     fn dir(&self) -> PathBuf {
@@ -123,7 +124,7 @@ impl Rig {
             Step::Retain => self.log.retain().await.unwrap(),
             Step::Reopen => {
                 self.log.close().await;
-                self.log = open_small(self.dir());
+                self.log = open_small(self.dir(), self.durability);
                 self.check_all().await;
             }
             Step::Kill => {
@@ -131,7 +132,7 @@ impl Rig {
                 self.lives += 1;
                 std::fs::create_dir_all(self.dir()).unwrap();
                 std::fs::copy(old, self.dir().join("data.mdb")).unwrap();
-                self.log = open_small(self.dir());
+                self.log = open_small(self.dir(), self.durability);
                 self.check_all().await;
             }
         }
@@ -209,10 +210,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_log_is_what_the_model_says(steps in prop::collection::vec(step(), 1..120)) {
+    fn the_log_is_what_the_model_says(steps in prop::collection::vec(step(), 1..120), is_pipelined in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut rig = Rig::new().await;
+            let durability = if is_pipelined { Durability::Pipelined } else { Durability::Strict };
+            let mut rig = Rig::new(durability).await;
             for step in steps {
                 rig.take(step).await;
             }
