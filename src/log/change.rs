@@ -5,9 +5,10 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 
 use super::{
-    Bounds, Change, Error, StateWrite, Topic,
+    Bounds, Change, Error, Gap, GapReason, StateWrite, Topic,
     catalogue::{Numbers, Record, bounds_key, random_id, topic_key},
     commit::Flush,
+    gaps,
     header::headers,
     layout::state_key,
     partition::Part,
@@ -77,6 +78,9 @@ impl Writer {
             Change::Delete { name } => {
                 self.catalogue.find(&name)?;
                 self.staged.state.insert(topic_key(&name).into(), None);
+                for (key, value) in self.ledger.forget_topic(&name) {
+                    self.staged.state.insert(state_key(gaps::OWNER, &key).into(), value);
+                }
                 for id in self.catalogue.numbers_of(&name) {
                     self.staged.state.insert(bounds_key(id).into(), None);
                     for aborted in self.by_id.get(&id).into_iter().flat_map(|part| part.lock().aborted.keys(id)) {
@@ -95,12 +99,25 @@ impl Writer {
                 if to > high_watermark {
                     return Err(Error::OutOfRange { offset, start, end: high_watermark });
                 }
+                self.stage_request_gap(&part, to);
                 self.stage_bounds(part.id, to, high_watermark);
                 let gone = self.producers_of(&part, 0..usize::MAX);
                 self.stage_producers(gone);
                 Ok(Effect::Trim { part, start: to })
             }
         }
+    }
+
+    /// Somebody deletes what a link still wants.
+    fn stage_request_gap(&mut self, part: &Part, to: Offset) {
+        let inner = part.lock();
+        let Bounds { start, high_watermark, .. } = inner.bounds;
+        let from = inner.mirrored().max(start);
+        let Ok(records @ 1..) = u64::try_from(to.saturating_sub(from)) else { return };
+        let kept = u128::try_from(high_watermark - start).unwrap_or(0).max(1);
+        let bytes = u64::try_from(u128::from(inner.kept_bytes()) * u128::from(records) / kept).unwrap_or(0);
+        drop(inner);
+        self.stage_gap(Gap { to, records, bytes, ..Gap::new(&part.name, from, GapReason::Request) });
     }
 
     /// Stages a topic with partitions beyond the `known` ones and gives those out, still unseen.
@@ -126,10 +143,13 @@ impl Writer {
                 for id in self.catalogue.numbers_of(&name) {
                     if let Some(part) = self.by_id.get(&id) {
                         part.lock().policy = Policy::new(record.settings());
+                        self.order.note(part, 0);
                     }
                 }
                 let mut parts = self.shared.parts.write().unwrap_or_else(PoisonError::into_inner);
+                let links = self.shared.links_of(&name);
                 for part in fresh {
+                    links.iter().for_each(|link| part.lock().set_mirrored(link, 0));
                     self.catalogue.numbers.partition = self.catalogue.numbers.partition.max(part.id + 1);
                     self.by_id.insert(part.id, Arc::clone(&part));
                     parts.insert(part.name.clone(), part);
@@ -150,6 +170,7 @@ impl Writer {
                     parts.remove(&part.name);
                     self.tails.retain(|(_, tail)| *tail != id);
                     self.producers.forget_partition(id);
+                    self.order.forget(id);
                     self.garbage.extend(part.delete().into_iter().map(|chunk| (id, chunk)));
                 }
                 topic
@@ -177,5 +198,7 @@ impl Writer {
         }
         let Bounds { start: known, high_watermark, .. } = inner.bounds;
         inner.publish(start.max(known), high_watermark);
+        drop(inner);
+        self.order.note(part, 0);
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use heed::RwTxn;
 
 use super::{
-    Durability, Error,
+    Durability, Error, GapReason,
     deletion::Room,
     header::{Header, headers},
     journal::Entry,
@@ -76,6 +76,8 @@ pub(super) struct Plan {
     /// State that leaves the journal with them.
     moved: BTreeMap<Box<[u8]>, Option<Bytes>>,
     pub(super) deleted: Vec<(u32, ChunkRef)>,
+    /// Those of the deleted with records that a link still wants.
+    pub(super) lost: Vec<(u32, ChunkRef, GapReason)>,
     /// How many of the deleted are from the garbage.
     pub(super) garbage: usize,
     intake_s: u32,
@@ -87,16 +89,26 @@ impl Writer {
         if self.staged.touched.is_empty() && self.staged.state.is_empty() {
             return Ok(());
         }
-        self.flush_deleting(Vec::new(), Room::IfOver)
+        self.flush_deleting(Room::IfOver)
     }
 
-    /// The same, deleting `expired` chunks too, even if nothing is staged.
-    pub(super) fn flush_deleting(&mut self, expired: Vec<(u32, ChunkRef)>, room: Room) -> Result<(), Flush> {
+    /// The same even if nothing is staged, for what it deletes.
+    pub(super) fn flush_deleting(&mut self, room: Room) -> Result<(), Flush> {
+        let result = self.transact(room);
+        self.settle_deletion(result.is_ok());
+        result
+    }
+
+    fn transact(&mut self, room: Room) -> Result<(), Flush> {
         let clock_ms = (self.shared.clock)();
-        let mut plan = Plan { deleted: expired, intake_s: intake_s(clock_ms), ..Plan::default() };
+        let mut plan = Plan { intake_s: intake_s(clock_ms), ..Plan::default() };
         self.plan_seals(&mut plan);
         self.plan_forced_seals(&mut plan);
-        self.plan_garbage(&mut plan);
+        self.plan_deletion(&mut plan, room);
+        for seal in &plan.seals {
+            let sealed = self.producers_of(&seal.part, seal.from..seal.to);
+            self.stage_producers(sealed);
+        }
 
         let shared = Arc::clone(&self.shared);
         let store = shared.store();
@@ -105,9 +117,6 @@ impl Writer {
         let has_room = store.has_room(2 * incoming + COMMIT_PAGES);
         let before = self.meter.bytes();
         let mut txn = store.write_txn().map_err(|e| fatal(&e))?;
-        let deleting = self.plan_quota(&mut plan, store, &txn, room);
-        deleting.map_err(|e| failure(has_room, &e))?;
-        self.stage_what_deletion_and_sealing_need(&plan);
         self.fill_entries(&mut plan, clock_ms);
         self.plan_trim(&mut plan);
 
@@ -200,14 +209,14 @@ impl Writer {
     }
 
     /// What the journal entries of this commit will take, about.
-    pub(super) fn incoming_journal_bytes(&self, plan: &Plan) -> u64 {
+    fn incoming_journal_bytes(&self, plan: &Plan) -> u64 {
         let batches: usize = self.staged.touched.iter().map(|part| journaled(part, plan).map_or(0, |r| r.len())).sum();
         let state: usize = self.staged.state.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Bytes::len)).sum();
         pages(batches + state) * PAGE_BYTES as u64
     }
 
     /// What the values of this commit will take, about.
-    fn incoming_pages(&self, plan: &Plan) -> u64 {
+    pub(super) fn incoming_pages(&self, plan: &Plan) -> u64 {
         let sealed: u64 = plan.seals.iter().map(|seal| pages(seal.chunk.value_bytes())).sum();
         self.incoming_journal_bytes(plan) / PAGE_BYTES as u64 + sealed
     }
@@ -377,6 +386,9 @@ impl Writer {
             }
             inner.written_bytes = inner.tail.len();
             inner.written = inner.next;
+        }
+        for seal in &plan.seals {
+            self.order.note(&seal.part, 0);
         }
         let unpublished = &mut self.unpublished.parts;
         unpublished.extend(touched);

@@ -14,10 +14,12 @@ mod deletion;
 mod directory;
 mod error;
 mod events;
+mod gaps;
 mod header;
 mod journal;
 mod layout;
 mod linger;
+mod order;
 mod overlay;
 mod partition;
 mod producers;
@@ -49,6 +51,7 @@ pub use self::{
     config::{Clock, Config, Durability, OnFull},
     error::{Error, SequenceError},
     events::{EVENTS_TOPIC, Event, Kind as EventKind},
+    gaps::{Gap, Reason as GapReason},
     producers::ProducerState,
     topic::{Change, Topic, TopicId, Topics},
     write::{Append, Appended, StateWrite, Urgency, Write},
@@ -113,6 +116,10 @@ pub struct Usage {
     pub memory_bytes: u64,
     /// Grows while the writer thread moves; for the watchdog.
     pub heartbeat: u64,
+    /// Records that the gap ledger names as deleted before they were mirrored.
+    pub gap_records: u64,
+    /// Their bytes.
+    pub gap_bytes: u64,
 }
 
 /// Kafka's own default, until [`Log::set_retention_defaults`].
@@ -170,6 +177,10 @@ impl Log {
             config.clock,
             quota_bytes,
         ));
+        recovered.gaps = shared.gaps()?;
+        let figures = &shared.figures;
+        figures.gap_records.store(recovered.gaps.iter().map(|g| g.records).sum(), Ordering::Relaxed);
+        figures.gap_bytes.store(recovered.gaps.iter().map(|g| g.bytes).sum(), Ordering::Relaxed);
         let for_writer = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
@@ -397,6 +408,36 @@ impl Log {
     pub async fn retain(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(queue::Work::Retain(reply), answer).await
+    }
+
+    /// Says that a link of the mirror wants the topics for which `wants` is true, those made later too: their records
+    /// count as not mirrored until [`Log::set_mirrored`] says how far they are. To be called before anything is written,
+    /// because what no link wants is deleted without an entry in the gap ledger.
+    pub fn protect(&self, link: &Arc<str>, wants: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        let shared = &self.0.shared;
+        let wants: shared::Wanted = Arc::new(wants);
+        // The same lock as the writer takes to make a topic, so that none slips through.
+        let parts = shared.parts.write().unwrap_or_else(PoisonError::into_inner);
+        for part in parts.values().filter(|part| wants(&part.name.topic)) {
+            shared.set_mirrored(link, part, 0);
+        }
+        shared.links.write().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(link), wants));
+    }
+
+    /// Says that everything before `offset` is durable at the centre of `link`, and that this is known durably here.
+    /// Deletion takes it first from now on. A partition that is gone is passed over.
+    pub fn set_mirrored(&self, link: &Arc<str>, partition: &Partition, offset: Offset) {
+        if let Ok(part) = self.0.shared.part(partition) {
+            self.0.shared.set_mirrored(link, &part, offset);
+        }
+    }
+
+    /// The gap ledger: what was deleted before it was mirrored, by topic, partition and offset.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn gaps(&self) -> Result<Vec<Gap>, Error> {
+        self.0.shared.gaps()
     }
 
     /// Why the writer thread has stopped; `None` while it works. The daemon then ends and starts anew by recovery.

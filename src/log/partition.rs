@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -54,6 +54,8 @@ pub(super) struct Inner {
     /// The writer has staged batches here in the commit under way.
     pub(super) is_touched: bool,
     pub(super) policy: Policy,
+    /// The links that want this topic, each with the first offset that is not safe at its centre.
+    mirrors: Vec<(Arc<str>, Offset)>,
     sender: Option<watch::Sender<Bounds>>,
 }
 
@@ -75,6 +77,7 @@ impl Part {
             aborted: aborted::Index::default(),
             is_touched: false,
             policy,
+            mirrors: Vec::new(),
             sender: Some(watch::Sender::new(Bounds::default())),
         };
         Self { id, name, inner: Mutex::new(inner), deleted: AtomicBool::new(false) }
@@ -107,6 +110,24 @@ impl Part {
 }
 
 impl Inner {
+    /// A link wants it.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.mirrors.is_empty()
+    }
+
+    /// The first offset that is not at every centre that wants it; the greatest there is where none does.
+    pub(super) fn mirrored(&self) -> Offset {
+        self.mirrors.iter().map(|(_, offset)| *offset).min().unwrap_or(Offset::MAX)
+    }
+
+    /// A link wants it and has it up to `offset`.
+    pub(super) fn set_mirrored(&mut self, link: &Arc<str>, offset: Offset) {
+        match self.mirrors.iter_mut().find(|(known, _)| known == link) {
+            Some((_, known)) => *known = offset,
+            None => self.mirrors.push((Arc::clone(link), offset)),
+        }
+    }
+
     /// Receives the bounds; `None` once deleted.
     pub(super) fn subscribe(&self) -> Option<watch::Receiver<Bounds>> {
         self.sender.as_ref().map(watch::Sender::subscribe)

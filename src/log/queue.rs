@@ -213,6 +213,11 @@ impl Queue {
         }
     }
 
+    /// Something waits for the writer.
+    pub(super) fn has_work(&self) -> bool {
+        !self.lock().work.is_empty()
+    }
+
     /// Lets nothing in any more; what waits for room is told why.
     pub(super) fn close(&self, why: Error) {
         self.lock().closed.get_or_insert(why);

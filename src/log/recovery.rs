@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Aborted, Error, Event,
+    Aborted, Error, Event, Gap,
     catalogue::{Catalogue, Numbers, OWN, Own, Record, decode_bounds, own_key, random_id},
     header::headers,
     journal::{Entry, Journal},
@@ -44,6 +44,8 @@ pub(super) struct Recovered {
     pub(super) next_seal: u64,
     /// What the opening found and the centre must hear of.
     pub(super) events: VecDeque<Event>,
+    /// The gap ledger.
+    pub(super) gaps: Vec<Gap>,
     pub(super) live_pages: u64,
 }
 
@@ -175,6 +177,7 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         garbage,
         next_seal,
         events: VecDeque::new(),
+        gaps: Vec::new(),
         live_pages,
     })
 }

@@ -14,6 +14,9 @@ use super::layout::ChunkRef;
 /// 2024-01-01: no device that runs this can truthfully have an earlier date.
 const EARLIEST_MS: i64 = 1_704_067_200_000;
 
+/// Where nothing is set.
+const DEFAULT_PRIORITY: u8 = 5;
+
 /// What a topic's settings say; `None` where they say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Policy {
@@ -22,6 +25,7 @@ pub(super) struct Policy {
     is_compacted_only: bool,
     /// Records are acknowledged before they are committed.
     pub(super) is_relaxed: bool,
+    priority: Option<u8>,
 }
 
 impl Policy {
@@ -32,9 +36,15 @@ impl Policy {
         Self {
             retention_ms: number("retention.ms"),
             retention_bytes: number("retention.bytes"),
+            priority: number("brooklet.priority").and_then(|n| u8::try_from(n).ok()),
             is_compacted_only: cleanup.split(',').all(|p| p.trim() == "compact"),
             is_relaxed: settings.get("brooklet.durability").is_some_and(|level| level == "relaxed"),
         }
+    }
+
+    /// 0 goes upstream first and is deleted last, 9 the other way round.
+    pub(super) fn priority(&self) -> u8 {
+        self.priority.unwrap_or(DEFAULT_PRIORITY).min(9)
     }
 
     /// Age and size that records may reach; `None`: any.

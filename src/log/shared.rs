@@ -3,9 +3,9 @@
 //! One owner each: only the writer thread changes any of it. Readers take the locks for the time of a copy.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    Clock, Error, Topics, Usage,
+    Clock, Error, Gap, Topics, Usage, gaps,
     layout::{PAGE_BYTES, state_key},
     overlay::Overlay,
     partition::Part,
@@ -22,7 +22,7 @@ use super::{
     retention::Defaults,
     store::Store,
 };
-use crate::record::Partition;
+use crate::record::{Offset, Partition};
 
 /// The common ground of one open log.
 pub(super) struct Shared {
@@ -37,7 +37,14 @@ pub(super) struct Shared {
     pub(super) incarnation: [u8; 16],
     pub(super) clock: Clock,
     pub(super) quota_bytes: u64,
+    /// The mirror's links and the topics they want.
+    pub(super) links: RwLock<Vec<(Arc<str>, Wanted)>>,
+    /// Partitions of which more has become safe than deletion has heard of.
+    pub(super) moved: Mutex<HashSet<u32>>,
 }
+
+/// Whether a link wants a topic.
+pub(super) type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Figures that the writer keeps.
 #[derive(Debug, Default)]
@@ -48,6 +55,8 @@ pub(super) struct Figures {
     pub(super) ingested_bytes: AtomicU64,
     pub(super) producer_bytes: AtomicU64,
     pub(super) heartbeat: AtomicU64,
+    pub(super) gap_records: AtomicU64,
+    pub(super) gap_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -74,6 +83,8 @@ impl Shared {
             incarnation,
             clock,
             quota_bytes,
+            links: RwLock::default(),
+            moved: Mutex::default(),
         }
     }
 
@@ -81,6 +92,18 @@ impl Shared {
     pub(super) fn part(&self, partition: &Partition) -> Result<Arc<Part>, Error> {
         let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
         parts.get(partition).map(Arc::clone).ok_or_else(|| Error::UnknownPartition(partition.clone()))
+    }
+
+    /// The links that want a topic.
+    pub(super) fn links_of(&self, topic: &str) -> Vec<Arc<str>> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.iter().filter(|(_, wants)| wants(topic)).map(|(link, _)| Arc::clone(link)).collect()
+    }
+
+    /// A link has a partition up to `offset`, or wants it from there on.
+    pub(super) fn set_mirrored(&self, link: &Arc<str>, part: &Part, offset: Offset) {
+        part.lock().set_mirrored(link, offset);
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).insert(part.id);
     }
 
     /// The store, for as long as the guard lives: not across an await.
@@ -148,6 +171,11 @@ impl Shared {
         Ok(out)
     }
 
+    pub(super) fn gaps(&self) -> Result<Vec<Gap>, Error> {
+        let entries = self.states(gaps::OWNER, b"")?;
+        Ok(entries.iter().filter_map(|(_, value)| Gap::decode(value)).collect())
+    }
+
     pub(super) fn usage(&self) -> Usage {
         let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
@@ -164,6 +192,8 @@ impl Shared {
             ingested_bytes: load(&figures.ingested_bytes),
             memory_bytes: in_parts + overlay + load(&figures.producer_bytes),
             heartbeat: load(&figures.heartbeat),
+            gap_records: load(&figures.gap_records),
+            gap_bytes: load(&figures.gap_bytes),
         }
     }
 }

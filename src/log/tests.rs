@@ -10,6 +10,7 @@ use std::{
 use super::{header::tests::batch, *};
 use crate::{metrics::Registry, record::Partition};
 
+mod deletion;
 mod disk;
 mod events;
 mod levels;

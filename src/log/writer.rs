@@ -17,10 +17,13 @@ use super::{
     Aborted, Append, Appended, Durability, Error, Event, OnFull, ProducerState, StateWrite,
     catalogue::{Catalogue, Numbers, bounds_key, decode_bounds, encode_bounds},
     commit::Flush,
+    deletion::EventsTopic,
     events::boot_id,
+    gaps::Ledger,
     header::{Header, headers, stamp},
     journal::Journal,
     layout::{ChunkRef, PAGE_BYTES, pages, state_key},
+    order::Order,
     partition::Part,
     producers::{Producers, Verdict, Who, key as producer_key},
     queue::{Job, Reply, Taken, Work},
@@ -93,6 +96,14 @@ pub(super) struct Writer {
     pub(super) events: VecDeque<Event>,
     /// The kernel's name of this boot.
     pub(super) boot_id: String,
+    /// What retention found and did not delete yet.
+    pub(super) expired: VecDeque<(u32, ChunkRef)>,
+    /// Whose first chunk goes next where room is needed.
+    pub(super) order: Order,
+    /// How many of a partition's first chunks the commit under way deletes.
+    pub(super) fronts: HashMap<u32, usize>,
+    pub(super) ledger: Ledger,
+    pub(super) events_topic: EventsTopic,
     retention_at: Instant,
     housekeeping_at: Instant,
 }
@@ -122,6 +133,9 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, on_full: OnFull, durability: Durability, recovered: Recovered) -> Self {
         let next = recovered.catalogue.numbers.producer;
         let now = Instant::now();
+        let mut order = Order::new(on_full);
+        recovered.by_id.values().for_each(|part| order.note(part, 0));
+        let ledger = Ledger::new(recovered.gaps);
         let writer = Self {
             shared,
             on_full,
@@ -144,6 +158,11 @@ impl Writer {
             producer_ids: next..next,
             events: recovered.events,
             boot_id: boot_id(),
+            expired: VecDeque::new(),
+            order,
+            fronts: HashMap::new(),
+            ledger,
+            events_topic: EventsTopic::default(),
             retention_at: now + RETENTION_PERIOD,
             housekeeping_at: now + HOUSEKEEPING_PERIOD,
         };
@@ -236,7 +255,10 @@ impl Writer {
         let mut full_tries = 0;
         loop {
             match self.flush() {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.prepare_events()?;
+                    break;
+                }
                 Err(Flush::Full { is_disk }) => {
                     self.unstage();
                     let group = std::mem::take(&mut self.group);
@@ -333,7 +355,11 @@ impl Writer {
         // The end of a transaction is a few bytes that let readers go on: it is taken even then.
         let brings_records = job.batches.iter().any(|(_, batch)| Header::parse(batch).is_none_or(|h| !h.is_control));
         if brings_records && self.on_full == OnFull::Reject && self.is_over_quota(job.bytes) {
-            return Err(Error::Full);
+            self.hear_of_mirrored();
+            // Otherwise what may go makes room in the same commit.
+            if self.order.next().is_none() && self.expired.is_empty() {
+                return Err(Error::Full);
+            }
         }
         if self.is_map_full(job.bytes) {
             return Err(Error::Full);
@@ -525,21 +551,24 @@ impl Writer {
     }
 
     fn retain_now(&mut self, reply: Reply<()>) -> Result<(), Error> {
-        let result = self.retain();
+        let result = self.retain(true);
         let _gone = reply.send(result.clone());
         result
     }
 
     /// What happens without anybody asking. Writes only if there is something to delete.
     fn tick(&mut self, now: Instant) -> Result<(), Error> {
-        if !self.events.is_empty() || self.is_stuck || now >= self.retention_at || !self.garbage.is_empty() {
+        let has_backlog = !self.garbage.is_empty() || !self.expired.is_empty();
+        if !self.events.is_empty() || self.is_stuck || now >= self.retention_at || has_backlog {
             // What follows commits by itself.
             self.commit()?;
         }
         self.tell_events()?;
-        if now >= self.retention_at || !self.garbage.is_empty() {
+        if now >= self.retention_at {
             self.retention_at = now + RETENTION_PERIOD;
-            self.retain()?;
+            self.retain(false)?;
+        } else if has_backlog {
+            self.delete_backlog(false)?;
         }
         if now >= self.housekeeping_at {
             self.housekeeping_at = now + HOUSEKEEPING_PERIOD;
