@@ -74,6 +74,11 @@ pub async fn run(
     let log_config = config.log.to_config(config.node.data_dir.clone());
     let clock = Arc::clone(&log_config.clock);
     let log = Log::open(log_config, &metrics)?;
+    // Before anything is written: from then on the log keeps what they want.
+    let mirrors = Mirrors::new(&config.node.name, log.clone(), supervisor.clone(), metrics.clone());
+    for (name, link) in &config.mirror {
+        mirrors.start(name, link.clone())?;
+    }
     create_topics(&log, &config).await?;
     let groups = Groups::new(log.clone(), config.kafka.groups(), Arc::clone(&clock), &metrics);
     let run_groups = groups.clone();
@@ -117,11 +122,6 @@ pub async fn run(
     let streams = streams::Streams::start(&config.streams, host).map_err(|problems| {
         anyhow::anyhow!("{}", problems.iter().map(|p| &p.reason[..]).collect::<Vec<_>>().join("; "))
     })?;
-
-    let mirrors = Mirrors::new(&config.node.name, log.clone(), supervisor.clone(), metrics.clone());
-    for (name, link) in &config.mirror {
-        mirrors.start(name, link.clone())?;
-    }
 
     let ready = Ready {
         name: config.node.name.clone(),

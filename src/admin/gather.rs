@@ -6,7 +6,7 @@ use super::status;
 use crate::{
     connect,
     groups::{self, Groups},
-    log::Log,
+    log::{self, Log},
     metrics::Registry,
     mirror::{Mirror, Mirrors},
     record::Partition,
@@ -61,6 +61,7 @@ impl Parts {
             connectors: self.worker.status().into_iter().map(connector).collect(),
             streams: self.streams.status().into_iter().map(stream).collect(),
             mirrors: self.mirrors.list().iter().map(mirror).collect(),
+            gaps: self.log.gaps().unwrap_or_default().into_iter().map(gap).collect(),
             tasks: self.tasks(),
         }
     }
@@ -130,6 +131,8 @@ impl Parts {
         counted("brooklet_log_written_bytes_total", "Bytes written to flash, whole pages.", usage.written_bytes);
         counted("brooklet_log_ingested_bytes_total", "Bytes of batches taken in.", usage.ingested_bytes);
         counted("brooklet_log_commits_total", "Commits.", usage.commits);
+        counted("brooklet_log_gap_records_total", "Records deleted before they were mirrored.", usage.gap_records);
+        counted("brooklet_log_gap_bytes_total", "Their bytes.", usage.gap_bytes);
         let uptime_s = self.since.elapsed().as_secs();
         gauge("brooklet_uptime_seconds", "Seconds since the daemon was ready.", uptime_s);
         if let Some((resident, anonymous)) = memory_bytes() {
@@ -149,6 +152,12 @@ fn connector(c: connect::Status) -> (String, status::Connector) {
     let state = serde_json::to_value(c.state).ok().and_then(|s| s.as_str().map(str::to_owned)).unwrap_or_default();
     let row = status::Connector { class: c.class.to_owned(), state, records: c.records, error: c.last_error };
     (c.name.to_string(), row)
+}
+
+fn gap(g: log::Gap) -> status::Gap {
+    let log::Gap { topic, partition, from, to, records, bytes, reason, time_ms } = g;
+    let (topic, reason) = (topic.to_string(), reason.name().to_owned());
+    status::Gap { topic, partition, from, to, records, bytes, reason, time_ms }
 }
 
 /// `VmRSS` and `RssAnon` of this process.

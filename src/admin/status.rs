@@ -23,6 +23,9 @@ pub struct Status {
     pub streams: BTreeMap<String, Stream>,
     /// Links to the centre by name.
     pub mirrors: BTreeMap<String, Mirror>,
+    /// What was deleted before it was mirrored.
+    #[serde(default)]
+    pub gaps: Vec<Gap>,
     /// Tasks that were restarted or are waiting for it.
     pub tasks: BTreeMap<String, Task>,
 }
@@ -34,6 +37,10 @@ impl Status {
         let mut line = format!("{} topics, {mib} MiB of {} MiB", self.topics.len(), self.log.quota_bytes >> 20);
         for (name, mirror) in &self.mirrors {
             line.push_str(&format!("; mirror {name}: {}, {} behind", mirror.state, mirror.lag));
+        }
+        let lost: u64 = self.gaps.iter().map(|gap| gap.records).sum();
+        if lost > 0 {
+            line.push_str(&format!("; {lost} records lost before they were mirrored"));
         }
         let failed = self.connectors.iter().filter(|(_, c)| c.state == "FAILED").map(|(n, _)| n.as_str());
         for name in failed {
@@ -171,6 +178,27 @@ pub struct MirrorPartition {
     pub end: i64,
     /// What it waits for.
     pub state: String,
+}
+
+/// Records that were deleted before they were mirrored.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Gap {
+    /// Topic here.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// First offset that is gone.
+    pub from: i64,
+    /// The first offset after it.
+    pub to: i64,
+    /// Records lost.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// `quota`, `retention` or `request`.
+    pub reason: String,
+    /// When the last of them were deleted, in milliseconds since 1970; null if the clock could not be believed.
+    pub time_ms: Option<i64>,
 }
 
 /// One task that had trouble.

@@ -57,9 +57,11 @@ impl Followers {
         }
         for name in self.config.differing(&new, "mirror") {
             self.mirrors.stop(&name).await;
-            if let Some(link) = new.mirror.get(&name)
-                && let Err(error) = self.mirrors.start(&name, link.clone())
-            {
+            let Some(link) = new.mirror.get(&name) else {
+                self.mirrors.release(&name);
+                continue;
+            };
+            if let Err(error) = self.mirrors.start(&name, link.clone()) {
                 tracing::error!("{error}");
             }
         }

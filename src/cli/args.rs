@@ -287,6 +287,18 @@ pub(super) enum GroupsCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MirrorCommand {
+    /// The gap ledger: what was deleted here before it was mirrored
+    Gaps {
+        /// The daemon's admin address [default: the configuration's]
+        #[arg(long, value_name = "HOST:PORT", env = "BROOKLET_ADMIN")]
+        admin: Option<String>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Configuration file that names the admin address
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// How far each link is, and up to when the data is safe at the centre
     Status {
         /// The daemon's admin address [default: the configuration's]

@@ -75,6 +75,9 @@ fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Mirror { command: MirrorCommand::Status { admin, json, config } } => {
             mirror::status(admin, config.as_deref(), json)
         }
+        Command::Mirror { command: MirrorCommand::Gaps { admin, json, config } } => {
+            mirror::gaps(admin, config.as_deref(), json)
+        }
         Command::Version => {
             print(&version())?;
             Ok(())

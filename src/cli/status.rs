@@ -53,6 +53,13 @@ fn screen(s: &Status, now_ms: i64) -> String {
     for (name, m) in &s.mirrors {
         let _ok = writeln!(out, "mirror    {}", mirror_line(name, m, now_ms));
     }
+    let lost: u64 = s.gaps.iter().map(|gap| gap.records).sum();
+    if lost > 0 {
+        let _ok = writeln!(
+            out,
+            "lost      {lost} records were deleted before they were mirrored; see `brooklet mirror gaps`"
+        );
+    }
     section(&mut out, &["TOPIC", "PARTITIONS", "RECORDS", "BYTES"], &s.topics, |name, t| {
         vec![name.clone(), t.partitions.to_string(), t.records.to_string(), bytes(t.bytes)]
     });

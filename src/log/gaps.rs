@@ -54,6 +54,15 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Its name in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quota => "quota",
+            Self::Retention => "retention",
+            Self::Request => "request",
+        }
+    }
+
     /// For people.
     pub fn text(self) -> &'static str {
         match self {

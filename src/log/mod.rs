@@ -411,17 +411,15 @@ impl Log {
     }
 
     /// Says that a link of the mirror wants the topics for which `wants` is true, those made later too: their records
-    /// count as not mirrored until [`Log::set_mirrored`] says how far they are. To be called before anything is written,
-    /// because what no link wants is deleted without an entry in the gap ledger.
+    /// count as not mirrored until [`Log::set_mirrored`] says how far they are. Replaces what was said for that link. To
+    /// be called before anything is written, because what no link wants is deleted without an entry in the gap ledger.
     pub fn protect(&self, link: &Arc<str>, wants: impl Fn(&str) -> bool + Send + Sync + 'static) {
-        let shared = &self.0.shared;
-        let wants: shared::Wanted = Arc::new(wants);
-        // The same lock as the writer takes to make a topic, so that none slips through.
-        let parts = shared.parts.write().unwrap_or_else(PoisonError::into_inner);
-        for part in parts.values().filter(|part| wants(&part.name.topic)) {
-            shared.set_mirrored(link, part, 0);
-        }
-        shared.links.write().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(link), wants));
+        self.0.shared.protect(link, Arc::new(wants));
+    }
+
+    /// A link is there no more: what it alone wanted may go like everything else.
+    pub fn release(&self, link: &Arc<str>) {
+        self.0.shared.release(link);
     }
 
     /// Says that everything before `offset` is durable at the centre of `link`, and that this is known durably here.

@@ -120,6 +120,16 @@ impl Inner {
         self.mirrors.iter().map(|(_, offset)| *offset).min().unwrap_or(Offset::MAX)
     }
 
+    /// The first offset that is not at that link's centre; `None` if it does not want it.
+    pub(super) fn mirrored_by(&self, link: &Arc<str>) -> Option<Offset> {
+        self.mirrors.iter().find(|(known, _)| known == link).map(|(_, offset)| *offset)
+    }
+
+    /// A link does not want it any more.
+    pub(super) fn let_go(&mut self, link: &Arc<str>) {
+        self.mirrors.retain(|(known, _)| known != link);
+    }
+
     /// A link wants it and has it up to `offset`.
     pub(super) fn set_mirrored(&mut self, link: &Arc<str>, offset: Offset) {
         match self.mirrors.iter_mut().find(|(known, _)| known == link) {

@@ -100,6 +100,36 @@ impl Shared {
         links.iter().filter(|(_, wants)| wants(topic)).map(|(link, _)| Arc::clone(link)).collect()
     }
 
+    /// See [`super::Log::protect`].
+    pub(super) fn protect(&self, link: &Arc<str>, wants: Wanted) {
+        // The same lock as the writer takes to make a topic, so that none slips through.
+        let parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        for part in parts.values() {
+            let is_wanted = wants(&part.name.topic);
+            let known = part.lock().mirrored_by(link);
+            match known {
+                None if is_wanted => self.set_mirrored(link, part, 0),
+                Some(_) if !is_wanted => self.let_go(link, part),
+                _ => {}
+            }
+        }
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|(known, _)| known != link);
+        links.push((Arc::clone(link), wants));
+    }
+
+    /// See [`super::Log::release`].
+    pub(super) fn release(&self, link: &Arc<str>) {
+        let parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        self.links.write().unwrap_or_else(PoisonError::into_inner).retain(|(known, _)| known != link);
+        parts.values().for_each(|part| self.let_go(link, part));
+    }
+
+    fn let_go(&self, link: &Arc<str>, part: &Part) {
+        part.lock().let_go(link);
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).insert(part.id);
+    }
+
     /// A link has a partition up to `offset`, or wants it from there on.
     pub(super) fn set_mirrored(&self, link: &Arc<str>, part: &Part, offset: Offset) {
         part.lock().set_mirrored(link, offset);

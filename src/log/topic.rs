@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::retention::Policy;
 use crate::record::{Offset, Partition};
 
 /// One topic as it stands.
@@ -15,6 +16,13 @@ pub struct Topic {
     pub partitions: i32,
     /// Settings that were set, by Kafka's names; what is missing has the broker's default.
     pub settings: BTreeMap<String, String>,
+}
+
+impl Topic {
+    /// `brooklet.priority`: 0 goes upstream first and is deleted last, 9 the other way round.
+    pub fn priority(&self) -> u8 {
+        Policy::new(&self.settings).priority()
+    }
 }
 
 /// A topic's id, a random UUID.

@@ -12,7 +12,7 @@ use super::{
     client::{Endpoint, Mechanism, Protocol, Sasl, Security, Tls, TlsFiles},
     delivery::{OnNoEvidence, OnTargetReset},
 };
-use crate::{record::Codec, secret::Secret};
+use crate::{log::EVENTS_TOPIC, record::Codec, secret::Secret};
 
 /// Kafka's limit for a topic's name.
 const NAME_BYTES: usize = 249;
@@ -26,7 +26,8 @@ pub struct Config {
     pub enabled: bool,
     /// `HOST:PORT` of some brokers of the target.
     pub bootstrap_servers: Vec<String>,
-    /// Topics to mirror: regular expressions that match the whole name, as in MirrorMaker 2.
+    /// Topics to mirror: regular expressions that match the whole name, as in MirrorMaker 2. `brooklet.events` is always
+    /// among them.
     #[serde(default = "every_topic")]
     pub topics: Vec<String>,
     /// Topics not to mirror; wins over `topics`.
@@ -251,8 +252,9 @@ impl Policy {
     /// What came from the target, or carries our own prefix, would go round in circles.
     pub(super) fn target(&self, topic: &str) -> Option<String> {
         let is_loop = topic.starts_with(&self.from_target) || topic.starts_with(&self.prefix);
-        if is_loop || !self.include.iter().any(|r| r.is_match(topic)) || self.exclude.iter().any(|r| r.is_match(topic))
-        {
+        // What was lost here must be known there, whatever else is mirrored.
+        let is_included = topic == EVENTS_TOPIC || self.include.iter().any(|r| r.is_match(topic));
+        if is_loop || !is_included || self.exclude.iter().any(|r| r.is_match(topic)) {
             return None;
         }
         match self.naming {

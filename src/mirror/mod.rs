@@ -60,12 +60,18 @@ impl Mirrors {
     }
 
     /// Stops the link `name`, if there is one, and waits until it has ended: two links of one name would be one
-    /// producer twice. What it has safe at its target stays noted, so that a link of the same name goes on there.
+    /// producer twice. What it has safe at its target stays noted, so that a link of the same name goes on there, and the
+    /// log keeps what it still wants until [`Self::release`].
     pub async fn stop(&self, name: &str) {
         let Some(mirror) = self.running().remove(name) else { return };
         mirror.stop.cancel();
         drop(mirror.link.lock().await);
         self.0.supervisor.forget(&task_name(name));
+    }
+
+    /// The link `name` does not come back: the log need not keep for it what it still wanted.
+    pub fn release(&self, name: &str) {
+        self.0.log.release(&name.into());
     }
 
     /// The running links, by name.
@@ -125,6 +131,7 @@ impl Mirror {
         }));
         let meters = meters::Meters::new(registry, name);
         let link = link::Link::new(name, node, config, log.clone(), meters, Arc::clone(&status)).map_err(refuse)?;
+        link.protect().map_err(|e| refuse(e.to_string()))?;
         let link = Arc::new(tokio::sync::Mutex::new(link));
         let (failed, runs) = (Arc::clone(&status), Arc::clone(&link));
         let stop = supervisor.spawn(task_name(name), move |stop| {

@@ -16,8 +16,8 @@ const JITTER: &[(&str, i64)] = &[("log.roll.jitter.ms", 1), ("log.roll.jitter.ho
 pub(super) const TOPIC: &[Setting] = &[
     Setting::new("brooklet.durability", String, "default", OneOf(&["default", "relaxed"]), Honoured, NONE,
         "When producers are answered. 'default': when the records are on flash, at either level of the log. 'relaxed': when they are in memory; a power cut or a kill loses what came since the last commit, which is at most log.linger ago. Readers see only what is on flash in both."),
-    Setting::new("brooklet.priority", Int, "5", Range(0, 9), Accepted, NONE,
-        "Kept, without effect yet: order among topics, 0 goes upstream first and is deleted last."),
+    Setting::new("brooklet.priority", Int, "5", Range(0, 9), Honoured, NONE,
+        "Order among topics where room is needed: 9 is deleted first, 0 last. A topic of 0 also goes upstream before the others."),
     Setting::new("cleanup.policy", List, "delete", ListOf(&["delete", "compact"]), Honoured, &[("log.cleanup.policy", 1)],
         "What happens to old records. 'delete' removes them by age and size; 'compact' requires a key in every record and removes nothing: compaction is not there yet."),
     Setting::new("compression.gzip.level", Int, "-1", Range(-1, 9), Accepted, &[("compression.gzip.level", 1)],

@@ -1,13 +1,21 @@
 //! What a link writes into the log about itself, and what it shows.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 
-use super::{super::delivery::Now, Event, LaneId, Link, lane::Lane};
+use super::{
+    super::delivery::Now,
+    Event, LaneId, Link,
+    lane::{self, Lane},
+};
 use crate::{
     groups::offsets,
     log::{self, Urgency, Write},
+    record::{Offset, Partition},
 };
 
 const FLUSH_BYTES: u64 = 1 << 20;
@@ -25,6 +33,7 @@ impl Link {
             *deadline_ms = (*deadline_ms).min(due_ms);
             return;
         }
+        let positions = self.positions_to_write();
         let (state, persisted) = self.state_to_write(now);
         if state.is_empty() {
             self.write_ms = None;
@@ -37,8 +46,30 @@ impl Link {
         let log = self.log.clone();
         self.tasks.push(Box::pin(async move {
             let write = Write { batches: Vec::new(), state, urgency };
-            Event::Written(persisted, log.commit(write).await.map(drop))
+            Event::Written(persisted, positions, log.commit(write).await.map(drop))
         }));
+    }
+
+    /// How far the lanes are whose hints are about to be written.
+    fn positions_to_write(&self) -> Vec<(Partition, Offset)> {
+        let moved = self.lanes.values().filter(|lane| lane.dirty || lane.persist);
+        moved.map(|lane| (lane.source.clone(), lane.delivery.acked())).collect()
+    }
+
+    /// Tells the log what this link wants and, as far as it is written, what it has.
+    pub(in crate::mirror) fn protect(&self) -> Result<(), log::Error> {
+        let policy = Arc::clone(&self.policy);
+        self.log.protect(&self.name, move |topic| policy.target(topic).is_some());
+        let topics = Arc::clone(&self.log.topics().borrow());
+        for topic in topics.by_name.values().filter(|topic| self.policy.target(&topic.name).is_some()) {
+            for index in 0..topic.partitions {
+                let source = Partition::new(Arc::clone(&topic.name), index);
+                if let Some((_, record)) = lane::saved(&self.log, &self.name, &source, topic.id)? {
+                    self.log.set_mirrored(&self.name, &source, record.acked);
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn state_to_write(&mut self, now: Now) -> (Vec<log::StateWrite>, Vec<LaneId>) {

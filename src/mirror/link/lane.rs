@@ -55,6 +55,8 @@ pub(super) struct Lane {
     pub(super) limit: Option<usize>,
     /// The first offset that can be mirrored, where the log has a hole.
     pub(super) hole_end: Offset,
+    /// Its batches go before those of others: `brooklet.priority` is 0.
+    pub(super) is_first: bool,
     pub(super) dirty: bool,
     pub(super) persist: bool,
 }
@@ -77,6 +79,17 @@ pub(super) fn key(link: &str, topic_id: TopicId, partition: i32) -> Bytes {
     key.freeze()
 }
 
+/// What is durably known of a partition: the machine it was written on, and the record.
+pub(super) fn saved(
+    log: &Log,
+    link: &str,
+    source: &Partition,
+    topic_id: TopicId,
+) -> Result<Option<([u8; 16], Record)>, log::Error> {
+    let saved = log.state(OWNER, &key(link, topic_id, source.index))?;
+    Ok(saved.and_then(|bytes| Record::decode(&bytes)))
+}
+
 impl Lane {
     /// The lane of `source`, going on where its durable record says.
     pub(super) async fn open(
@@ -89,8 +102,7 @@ impl Lane {
     ) -> Result<Self, log::Error> {
         let bounds = log.watch(&source)?;
         let start = bounds.borrow().start;
-        let saved = log.state(OWNER, &key(link, topic_id, source.index))?;
-        let saved = saved.and_then(|bytes| Record::decode(&bytes));
+        let saved = saved(log, link, &source, topic_id)?;
         let seed = seed();
         let delivery = match saved {
             None => Delivery::fresh(settings, Target::default(), start, seed),
@@ -123,6 +135,7 @@ impl Lane {
             error: None,
             limit: None,
             hole_end: 0,
+            is_first: false,
             dirty: false,
             persist: false,
         })

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     log::{self, Bounds, Log, Topics},
-    record,
+    record::{self, Offset},
     wire::{ErrorCode, produce::ProduceResponse},
 };
 
@@ -62,7 +62,8 @@ enum Event {
     Closed(i32, u64),
     Answered(LaneId, u64, Result<Reply, Failure>),
     Produced(i32, u64, Vec<(LaneId, u64)>, usize, Result<ProduceResponse, client::Error>),
-    Written(Vec<LaneId>, Result<(), log::Error>),
+    /// Lanes whose identity is durable now, and how far others are durably.
+    Written(Vec<LaneId>, Vec<(record::Partition, Offset)>, Result<(), log::Error>),
     Appended(LaneId, watch::Receiver<Bounds>),
 }
 
@@ -78,7 +79,7 @@ struct Node {
 pub(super) struct Link {
     name: Arc<str>,
     config: Config,
-    policy: Policy,
+    policy: Arc<Policy>,
     log: Log,
     machine: [u8; 16],
     meters: Meters,
@@ -89,7 +90,8 @@ pub(super) struct Link {
     topics: watch::Receiver<Arc<Topics>>,
     lanes: BTreeMap<LaneId, Lane>,
     next_lane: LaneId,
-    turn: LaneId,
+    /// Where to begin among the lanes, and among those that go first.
+    turns: [LaneId; 2],
     nodes: HashMap<i32, Node>,
     next_session: u64,
     cluster: Arc<str>,
@@ -130,7 +132,7 @@ impl Link {
         Ok(Self {
             name: name.into(),
             config,
-            policy,
+            policy: Arc::new(policy),
             log,
             machine,
             meters,
@@ -141,7 +143,7 @@ impl Link {
             topics,
             lanes: BTreeMap::new(),
             next_lane: 0,
-            turn: 0,
+            turns: [0, 0],
             nodes: HashMap::new(),
             next_session: 0,
             cluster: "".into(),
@@ -225,7 +227,8 @@ impl Link {
             let target: Arc<str> = target.into();
             for index in 0..topic.partitions {
                 let source = record::Partition::new(Arc::clone(&topic.name), index);
-                if self.lanes.values().any(|l| l.source == source) {
+                if let Some(lane) = self.lanes.values_mut().find(|l| l.source == source) {
+                    lane.is_first = topic.priority() == 0;
                     continue;
                 }
                 let settings = self.settings(topic);
@@ -238,6 +241,7 @@ impl Link {
                         Err(error) => return Err(error),
                     };
                 lane.error = Policy::check(&target).err();
+                lane.is_first = topic.priority() == 0;
                 self.lanes.insert(self.next_lane, lane);
                 self.next_lane += 1;
                 self.look = true;
@@ -384,9 +388,12 @@ impl Link {
             Event::Produced(node, session, sent, bytes, result) => {
                 self.produced(node, session, &sent, bytes, result, now)
             }
-            Event::Written(persisted, result) => {
+            Event::Written(persisted, positions, result) => {
                 self.writing = false;
                 result.map_err(|e| e.to_string())?;
+                for (partition, acked) in positions {
+                    self.log.set_mirrored(&self.name, &partition, acked);
+                }
                 for id in persisted {
                     if let Some(lane) = self.lanes.get_mut(&id) {
                         lane.delivery.persisted();

@@ -40,9 +40,7 @@ impl Link {
         now: Now,
         deadline_ms: &mut u64,
     ) -> Result<(), log::Error> {
-        // Whoever came last begins next time, so that none waits for ever when there is not room for all.
-        let (later, sooner): (Vec<LaneId>, Vec<LaneId>) = senders.iter().partition(|id| **id < self.turn);
-        let order: Vec<LaneId> = sooner.into_iter().chain(later).collect();
+        let order = order(senders.iter().map(|id| (*id, self.lanes[id].is_first)), self.turns);
         let nodes: BTreeSet<i32> = order.iter().filter_map(|id| Some(self.lanes[id].leader?.0)).collect();
         let most_bytes = usize::try_from(self.config.max_request_size.as_u64()).unwrap_or(usize::MAX);
         for node_id in nodes {
@@ -63,7 +61,7 @@ impl Link {
                     if let Some(batch) = self.next_batch(*id, most_bytes - bytes, bytes == 0, now, deadline_ms).await? {
                         bytes += batch.len();
                         batches.push((*id, batch));
-                        self.turn = *id + 1;
+                        self.turns[usize::from(self.lanes[id].is_first)] = *id + 1;
                     }
                 }
                 if batches.is_empty() {
@@ -229,6 +227,14 @@ impl Link {
     }
 }
 
+/// Alerts first, strictly: topics of `brooklet.priority` 0. Within each of the two, whoever came last begins next time, so
+/// that none waits for ever when there is not room for all. `turns`: where to begin among the others and the first.
+fn order(senders: impl Iterator<Item = (LaneId, bool)>, turns: [LaneId; 2]) -> Vec<LaneId> {
+    let mut order: Vec<(LaneId, bool)> = senders.collect();
+    order.sort_by_key(|(id, is_first)| (!is_first, *id < turns[usize::from(*is_first)], *id));
+    order.into_iter().map(|(id, _)| id).collect()
+}
+
 /// What a refused batch means for its lane.
 fn refusal(link: &str, lane: &mut Lane, code: ErrorCode, message: Option<&str>, batch_bytes: u64) -> Outcome {
     match code {
@@ -254,5 +260,18 @@ fn refusal(link: &str, lane: &mut Lane, code: ErrorCode, message: Option<&str>, 
             lane.error = Some(text);
             Outcome::Refused(BLOCKED_MS)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_go_first_and_everybody_gets_a_turn() {
+        let senders = [(0, false), (1, true), (2, false), (3, false), (4, true)];
+        assert_eq!(order(senders.into_iter(), [0, 0]), [1, 4, 0, 2, 3]);
+        assert_eq!(order(senders.into_iter(), [3, 2]), [4, 1, 3, 0, 2]);
+        assert_eq!(order(senders.into_iter(), [9, 5]), [1, 4, 0, 2, 3]);
     }
 }
