@@ -63,6 +63,7 @@ impl Parts {
             mirrors: self.mirrors.list().iter().map(mirror).collect(),
             gaps: self.log.gaps().unwrap_or_default().into_iter().map(gap).collect(),
             tasks: self.tasks(),
+            quarantined: self.log.quarantined().unwrap_or_default(),
         }
     }
 
@@ -133,6 +134,8 @@ impl Parts {
         counted("brooklet_log_commits_total", "Commits.", usage.commits);
         counted("brooklet_log_gap_records_total", "Records deleted before they were mirrored.", usage.gap_records);
         counted("brooklet_log_gap_bytes_total", "Their bytes.", usage.gap_bytes);
+        let quarantined = self.log.quarantined().map_or(0, |listed| listed.len() as u64);
+        gauge("brooklet_log_quarantined", "Places of the log that are missing because of damage.", quarantined);
         let uptime_s = self.since.elapsed().as_secs();
         gauge("brooklet_uptime_seconds", "Seconds since the daemon was ready.", uptime_s);
         if let Some((resident, anonymous)) = memory_bytes() {

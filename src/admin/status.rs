@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::log::Quarantined;
+
 /// Everything at one moment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -28,6 +30,9 @@ pub struct Status {
     pub gaps: Vec<Gap>,
     /// Tasks that were restarted or are waiting for it.
     pub tasks: BTreeMap<String, Task>,
+    /// What is missing because the data file was damaged, the oldest first.
+    #[serde(default)]
+    pub quarantined: Vec<Quarantined>,
 }
 
 impl Status {
@@ -35,6 +40,9 @@ impl Status {
     pub fn line(&self) -> String {
         let mib = self.log.live_bytes >> 20;
         let mut line = format!("{} topics, {mib} MiB of {} MiB", self.topics.len(), self.log.quota_bytes >> 20);
+        if !self.quarantined.is_empty() {
+            line.push_str(&format!("; {} places of the log were damaged", self.quarantined.len()));
+        }
         for (name, mirror) in &self.mirrors {
             line.push_str(&format!("; mirror {name}: {}, {} behind", mirror.state, mirror.lag));
         }

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::{admin::status::Status, config};
 
+/// Damaged places on the screen.
+const MOST_QUARANTINED: usize = 5;
+
 /// Prints the status of the local daemon.
 pub(super) fn status(admin: Option<String>, config: Option<&Path>, json: bool) -> Result<(), Failure> {
     let (status, raw) = fetch(admin, config)?;
@@ -59,6 +62,12 @@ fn screen(s: &Status, now_ms: i64) -> String {
             out,
             "lost      {lost} records were deleted before they were mirrored; see `brooklet mirror gaps`"
         );
+    }
+    for what in s.quarantined.iter().rev().take(MOST_QUARANTINED) {
+        let _ok = writeln!(out, "damaged   {} ({})", what.text(), rfc3339(what.time_ms));
+    }
+    if let Some(more) = s.quarantined.len().checked_sub(MOST_QUARANTINED + 1) {
+        let _ok = writeln!(out, "damaged   and {} more; --json lists them", more + 1);
     }
     section(&mut out, &["TOPIC", "PARTITIONS", "RECORDS", "BYTES"], &s.topics, |name, t| {
         vec![name.clone(), t.partitions.to_string(), t.records.to_string(), bytes(t.bytes)]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error, Topic, TopicId, Topics,
     layout::{Reader, state_key},
+    producers::Producers,
 };
 use crate::record::{Offset, Partition};
 
@@ -170,6 +171,11 @@ impl Catalogue {
 }
 
 impl Record {
+    /// A topic for a partition whose own topic is not known any more.
+    pub(super) fn lost(partition: u32, id: TopicId) -> Self {
+        Self { id: hex(id), partitions: vec![(partition, 1)], settings: BTreeMap::new() }
+    }
+
     pub(super) fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
         self.partitions.iter().flat_map(|(first, count)| *first..first.saturating_add(*count))
     }
@@ -183,7 +189,10 @@ impl Record {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
+        let record: Self = serde_json::from_slice(bytes).ok()?;
+        // A damaged number must not become a loop of thousands of millions.
+        let partitions: u64 = record.partitions.iter().map(|(_, count)| u64::from(*count)).sum();
+        (partitions <= u64::from(MOST_PARTITIONS.unsigned_abs())).then_some(record)
     }
 
     fn topic(&self, name: &Arc<str>) -> Topic {
@@ -233,6 +242,19 @@ pub(super) fn own_key(key: &[u8]) -> Option<Own<'_>> {
         [super::producers::KEY_TAG, ..] => Some(Own::Producer(key)),
         NUMBERS => Some(Own::Numbers),
         _ => None,
+    }
+}
+
+/// Whether an entry, if it is of the log's own state, can be read.
+pub(super) fn is_sane(key: &[u8], value: &[u8]) -> bool {
+    let Some(key) = key.strip_prefix(&state_key(OWN, &[])[..]) else { return true };
+    match own_key(key) {
+        Some(Own::Topic(_)) => Record::decode(value).is_some(),
+        Some(Own::Bounds(_)) => decode_bounds(value).is_some(),
+        Some(Own::Numbers) => Numbers::decode(value).is_some(),
+        Some(Own::Aborted(key)) => super::Aborted::decode(key, value).is_some(),
+        Some(Own::Producer(key)) => Producers::default().restore(key, value, std::time::Instant::now()),
+        None => false,
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
     journal::Entry,
     layout::{
         CHUNK_BYTES, CHUNK_HEADER_BYTES, ChunkRef, ENTRY_BYTES, ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES,
-        close_entry, journal_key, open_entry, pages, put_batches, put_state,
+        close_entry, journal_key, open_entry, pages, put_batches, put_state, state_bytes,
     },
     overlay::Held,
     partition::Part,
@@ -239,7 +239,7 @@ impl Writer {
             }
             if open.is_none() {
                 *open = Some((buffer.len(), Vec::new()));
-                open_entry(buffer, clock_ms);
+                open_entry(buffer, clock_ms, next_seq + entries.len() as u64);
             }
             next_seq + entries.len() as u64
         };
@@ -296,10 +296,10 @@ impl Writer {
     fn write_txn(&self, plan: &Plan, store: &Store, txn: &mut RwTxn<'_>) -> heed::Result<()> {
         let db = &store.db;
         for (id, chunk) in &plan.deleted {
-            db.delete(txn, &chunk.key(*id))?;
+            store.delete(txn, &chunk.key(*id))?;
         }
         for entry in self.journal.before(u64::MAX).take(plan.trimmed) {
-            db.delete(txn, &journal_key(entry.seq))?;
+            store.delete(txn, &journal_key(entry.seq))?;
         }
         let (mut at, mut seq) = (0, self.journal.next_seq());
         for (length, _) in &plan.entries {
@@ -309,7 +309,7 @@ impl Writer {
         }
         for (key, value) in &plan.moved {
             match value {
-                Some(value) => db.put(txn, key, value)?,
+                Some(value) => db.put(txn, key, &state_bytes(key, value))?,
                 None => {
                     db.delete(txn, key)?;
                 }

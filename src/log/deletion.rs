@@ -169,6 +169,10 @@ impl Writer {
         // By partition: the offset after those that the journal may still hold too.
         let mut gone: BTreeMap<u32, Option<Offset>> = self.fronts.keys().map(|id| (*id, None)).collect();
         for (id, chunk) in plan.deleted.iter().filter(|(_, chunk)| chunk.seal >= oldest_seal) {
+            // Behind a damaged chunk that was taken out the partition does not begin, if there is something before it.
+            if self.by_id.get(id).is_some_and(|part| part.lock().is_hole(chunk.seal)) {
+                continue;
+            }
             let after = gone.entry(*id).or_default();
             *after = Some(chunk.last() + 1).max(*after);
         }

@@ -1,7 +1,7 @@
 //! The data directory before LMDB sees it: is it ours alone, can it be written, is the file system one that keeps
 //! promises, are the pages 4 KiB.
 //!
-//! Every refusal is one line that says the mend. Never touches a data file that already has content.
+//! Every refusal is one line that says the mend. Never looks into a data file that already has content.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,14 +20,16 @@ use super::{Error, layout::PAGE_BYTES};
 /// File of the lock; it holds the process id of the owner and is never removed.
 const LOCK_FILE: &str = "brooklet.lock";
 /// LMDB's own name for its file.
-const DATA_FILE: &str = "data.mdb";
-const LMDB_MAGIC: [u8; 4] = 0xBEEF_C0DE_u32.to_le_bytes();
+pub(super) const DATA_FILE: &str = "data.mdb";
+pub(super) const LMDB_MAGIC: [u8; 4] = 0xBEEF_C0DE_u32.to_le_bytes();
 
 /// A directory that is locked, writable and on a local file system. Unlocks when dropped.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
     lock: File,
+    /// It was ours before.
+    is_known: bool,
 }
 
 impl Directory {
@@ -51,6 +53,7 @@ impl Directory {
             })
         };
         fs::create_dir_all(path).map_err(|e| refuse(&e))?;
+        let is_known = path.join(LOCK_FILE).exists();
         let mut options = OpenOptions::new();
         let mut lock = options
             .read(true)
@@ -86,10 +89,22 @@ impl Directory {
             .and_then(|()| lock.rewind())
             .and_then(|()| write!(lock, "{}", std::process::id()))
             .map_err(|e| refuse(&e))?;
-        let directory = Self { path: path.to_owned(), lock };
+        let directory = Self { path: path.to_owned(), lock, is_known };
         directory.prepare_data().map_err(|e| refuse(&e))?;
-        directory.check_word()?;
         Ok(directory)
+    }
+
+    /// A data file that is none of ours may be put aside where we have been at home before; elsewhere it is somebody's.
+    pub(super) fn refuse_if_new(&self) -> Result<(), Error> {
+        if self.is_known {
+            return Ok(());
+        }
+        // Or the next start would believe that it is at home.
+        let _removed = fs::remove_file(self.path.join(LOCK_FILE));
+        Err(Error::Open(format!(
+            "{} is no data file of Brooklet; move it away or choose another directory with --data-dir",
+            self.data_file().display()
+        )))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -107,9 +122,14 @@ impl Directory {
     }
 
     /// A new data file is made whole under another name, so that a power cut leaves either none or a good one.
-    fn prepare_data(&self) -> std::io::Result<()> {
+    pub(super) fn prepare_data(&self) -> std::io::Result<()> {
         let path = self.data_file();
-        if fs::metadata(&path).is_ok_and(|m| m.len() > 0) || cfg!(not(target_pointer_width = "64")) {
+        let rebuilt = self.path.join(super::rebuild::DIRECTORY).join(DATA_FILE);
+        if !path.exists() && rebuilt.exists() {
+            // The cut came between putting a damaged file aside and giving the new one its name.
+            fs::rename(&rebuilt, &path)?;
+        }
+        if fs::metadata(&path).is_ok_and(|m| m.len() > 0 || self.is_known) || cfg!(not(target_pointer_width = "64")) {
             return Ok(());
         }
         let fresh = self.path.join("data.mdb.new");
@@ -118,31 +138,6 @@ impl Directory {
         file.sync_all()?;
         fs::rename(&fresh, &path)?;
         File::open(&self.path)?.sync_all()
-    }
-
-    /// LMDB's file differs between 32 and 64 bits; its own message for that helps nobody.
-    fn check_word(&self) -> Result<(), Error> {
-        let mut head = [0; 24];
-        let path = self.data_file();
-        if File::open(&path).and_then(|f| f.read_exact_at(&mut head, 0)).is_err() {
-            return Ok(());
-        }
-        let (ours, theirs) = if cfg!(target_pointer_width = "64") { (16, 12) } else { (12, 16) };
-        let found = |at: usize| head[at..at + 4] == LMDB_MAGIC;
-        if !found(ours) && found(theirs) {
-            return Err(Error::Open(format!(
-                "{} was made by a build for another word size (32 or 64 bits); run that build and mirror or export \
-                 its topics, or choose another directory with --data-dir",
-                path.display()
-            )));
-        }
-        if !found(ours) {
-            return Err(Error::Open(format!(
-                "{} is no data file of Brooklet; move it away or choose another directory with --data-dir",
-                path.display()
-            )));
-        }
-        Ok(())
     }
 }
 
@@ -216,20 +211,6 @@ mod tests {
         for magic in [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x0102_1994] {
             assert!(unsupported(magic).is_none(), "{magic:x}");
         }
-    }
-
-    #[test]
-    fn foreign_files_are_refused_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join(DATA_FILE);
-        fs::write(&file, [7; 5000]).unwrap();
-        assert!(sentence(Directory::open(dir.path())).contains("is no data file of Brooklet"));
-        assert_eq!(fs::read(&file).unwrap(), [7; 5000]);
-
-        let mut other = vec![0; 8192];
-        other[12..16].copy_from_slice(&LMDB_MAGIC);
-        fs::write(&file, other).unwrap();
-        assert!(sentence(Directory::open(dir.path())).contains("another word size"));
     }
 
     #[test]

@@ -77,6 +77,21 @@ pub(super) fn headers(bytes: &[u8]) -> impl Iterator<Item = (usize, Header)> + '
     })
 }
 
+/// An empty batch from one offset to before another, as a compacted log of Kafka has them: readers go on behind it.
+pub(super) fn nothing(from: Offset, to: Offset) -> Vec<u8> {
+    let delta = i32::try_from(to - from - 1).unwrap_or(i32::MAX).max(0);
+    let mut bytes = vec![0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(&from.to_be_bytes());
+    bytes[8..12].copy_from_slice(&49i32.to_be_bytes());
+    bytes[16] = 2;
+    bytes[23..27].copy_from_slice(&delta.to_be_bytes());
+    // No timestamps, no producer.
+    bytes[27..57].fill(0xFF);
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
 /// Gives the batch at the front of `bytes` its place in the partition. Replication does not exist: the epoch is 0.
 pub(super) fn stamp(bytes: &mut [u8], base: Offset) {
     bytes[..8].copy_from_slice(&base.to_be_bytes());

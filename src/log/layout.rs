@@ -6,25 +6,29 @@
 //! ```text
 //! 0 "format"                                    Format    once, when the file is made
 //! 1 seq u64                                     Entry     one or a few per group commit
-//! 2 owner length u8, owner, key                 value     state that has left the journal
+//! 2 owner length u8, owner, key                 State     state that has left the journal
 //! 3 seal u64, partition u32, base i64,          Chunk     sealed batches of one partition
 //!   last delta u32, greatest timestamp i64, intake s u32, length u32
 //!
-//! Format { magic "BRKL", version u16, word bytes u8, 0 u8, incarnation [u8; 16] }
-//! Entry  { magic "JRN1", crc32c u32 of what follows, clock ms i64, frames … }
+//! Format { magic "BRKL", version u16, word bytes u8, 0 u8, incarnation [u8; 16], crc32c u32 of these }
+//! State  { crc32c u32 of key and value, value }
+//! Entry  { magic "JRN2", crc32c u32 of what follows, clock ms i64, seq u64, length u32 of the whole, frames … }
 //! frame  { 1u8, partition u32, base i64, length u32, batches }
 //! frame  { 2u8, key length u16, key, value length u32 (0xffffffff: removed), value }
-//! Chunk  { magic "CHK1", partition u32, base i64, last delta u32, length u32, crc32c u32 of the batches, 0 u32,
-//!          batches, zeros up to the page class }
+//! Chunk  { magic "CHK1", partition u32, base i64, last delta u32, length u32, crc32c u32 of the batches,
+//!          crc32c u32 of the key (0: not known), batches, zeros up to the page class }
 //! ```
 //!
 //! A chunk's key repeats what the index in RAM holds, so that opening reads keys only. Its header repeats what the key
-//! says, so that a chunk can be recognised in a raw file when the tree above it is lost.
+//! says, and an entry says its number, so that both can be recognised in a raw file when the tree above them is lost.
+//!
+//! Version 1 differs: no checksums of format record, state and chunk keys, and entries { magic "JRN1", crc32c, clock,
+//! frames }. Such a file is migrated when it is opened; see `migration`.
 
 use crate::record::Offset;
 
 /// Version of everything above. A file with a greater one is refused.
-pub(super) const FORMAT_VERSION: u16 = 1;
+pub(super) const FORMAT_VERSION: u16 = 2;
 /// LMDB's page in our files, on every kernel.
 pub(super) const PAGE_BYTES: usize = 4096;
 /// LMDB's own header in front of a value that has pages of its own.
@@ -35,8 +39,10 @@ const INLINE_BYTES: usize = 2_000;
 pub(super) const CHUNK_HEADER_BYTES: usize = 32;
 /// Most batch bytes in a chunk of the usual size, 16 pages.
 pub(super) const CHUNK_BYTES: usize = 16 * PAGE_BYTES - OVERFLOW_HEADER_BYTES - CHUNK_HEADER_BYTES;
+/// Far more than a write may have: what says so of itself is damaged.
+const MOST_BYTES: usize = 64 << 20;
 /// Bytes of a journal entry in front of its frames.
-pub(super) const ENTRY_HEADER_BYTES: usize = 16;
+pub(super) const ENTRY_HEADER_BYTES: usize = 28;
 /// A journal entry is closed before it exceeds this, so that it finds its pages in one piece.
 pub(super) const ENTRY_BYTES: usize = 16 * PAGE_BYTES - OVERFLOW_HEADER_BYTES;
 /// Bytes of a batch frame in front of the batches.
@@ -44,6 +50,8 @@ pub(super) const FRAME_HEADER_BYTES: usize = 17;
 
 /// Key of the format record.
 pub(super) const FORMAT_KEY: &[u8] = b"\x00format";
+/// Bytes of a state entry in front of its value.
+const STATE_HEADER_BYTES: usize = 4;
 /// First byte of the journal's keys.
 pub(super) const JOURNAL: u8 = 1;
 /// First byte of the state's keys.
@@ -52,7 +60,8 @@ pub(super) const STATE: u8 = 2;
 pub(super) const CHUNKS: u8 = 3;
 
 const FORMAT_MAGIC: &[u8; 4] = b"BRKL";
-const ENTRY_MAGIC: &[u8; 4] = b"JRN1";
+const ENTRY_MAGIC: &[u8; 4] = b"JRN2";
+const ENTRY_1_MAGIC: &[u8; 4] = b"JRN1";
 const CHUNK_MAGIC: &[u8; 4] = b"CHK1";
 const REMOVED: u32 = u32::MAX;
 
@@ -65,15 +74,18 @@ pub(super) struct Format {
 }
 
 impl Format {
-    pub(super) fn encode(&self) -> [u8; 24] {
-        let mut out = [0; 24];
+    pub(super) fn encode(&self) -> [u8; 28] {
+        let mut out = [0; 28];
         out[..4].copy_from_slice(FORMAT_MAGIC);
         out[4..6].copy_from_slice(&self.version.to_be_bytes());
         out[6] = self.word_bytes;
-        out[8..].copy_from_slice(&self.incarnation);
+        out[8..24].copy_from_slice(&self.incarnation);
+        let crc = crc32c::crc32c(&out[..24]);
+        out[24..].copy_from_slice(&crc.to_be_bytes());
         out
     }
 
+    /// `None` if it is no format record, or a damaged one. What a later version has added behind is left alone.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         if reader.array()? != *FORMAT_MAGIC {
@@ -81,7 +93,11 @@ impl Format {
         }
         let version = u16::from_be_bytes(reader.array()?);
         let [word_bytes, _] = reader.array()?;
-        Some(Self { version, word_bytes, incarnation: reader.array()? })
+        let format = Self { version, word_bytes, incarnation: reader.array()? };
+        match version {
+            1 => reader.0.is_empty().then_some(format),
+            _ => (u32::from_be_bytes(reader.array()?) == crc32c::crc32c(&bytes[..24])).then_some(format),
+        }
     }
 }
 
@@ -105,6 +121,21 @@ pub(super) fn state_key(owner: &str, key: &[u8]) -> Vec<u8> {
     out.extend_from_slice(owner.as_bytes());
     out.extend_from_slice(key);
     out
+}
+
+/// A state entry's value as it lies in the file.
+pub(super) fn state_bytes(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(STATE_HEADER_BYTES + value.len());
+    out.extend_from_slice(&crc32c::crc32c_append(crc32c::crc32c(key), value).to_be_bytes());
+    out.extend_from_slice(value);
+    out
+}
+
+/// The value in the bytes of a state entry; `None` if key or value are not as they were written.
+pub(super) fn state_value<'a>(key: &[u8], bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let mut reader = Reader(bytes);
+    let crc = u32::from_be_bytes(reader.array()?);
+    (crc32c::crc32c_append(crc32c::crc32c(key), reader.0) == crc).then_some(reader.0)
 }
 
 /// One sealed chunk as the index in RAM knows it: 40 bytes.
@@ -155,6 +186,11 @@ impl ChunkRef {
         reader.0.is_empty().then_some((partition, chunk))
     }
 
+    /// Whether there can be such a chunk.
+    pub(super) fn is_possible(&self) -> bool {
+        is_possible(self.base, self.last_delta, self.length)
+    }
+
     /// Bytes of the value in the file: the batches, their header and the zeros up to the page class.
     pub(super) fn value_bytes(&self) -> usize {
         padded(CHUNK_HEADER_BYTES + self.length as usize)
@@ -169,15 +205,70 @@ impl ChunkRef {
         out[16..20].copy_from_slice(&self.last_delta.to_be_bytes());
         out[20..24].copy_from_slice(&self.length.to_be_bytes());
         out[24..28].copy_from_slice(&crc.to_be_bytes());
+        out[28..].copy_from_slice(&crc32c::crc32c(&self.key(partition)).to_be_bytes());
         out
     }
 
-    /// The batches in a chunk's value, if every byte is as it was written.
+    /// Whether the chunk with this header says the same of itself as its key.
+    pub(super) fn is_said_by(&self, partition: u32, head: &[u8; CHUNK_HEADER_BYTES]) -> bool {
+        let own = self.header(partition, 0);
+        head[..24] == own[..24] && (head[28..] == own[28..] || head[28..] == [0; 4])
+    }
+
+    /// Whether every byte of a chunk's value is as it was written, and this is its key.
     pub(super) fn check(&self, partition: u32, value: &[u8]) -> bool {
         let Some(batches) = value.get(CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + self.length as usize) else {
             return false;
         };
-        value.starts_with(&self.header(partition, crc32c::crc32c(batches)))
+        let header = self.header(partition, crc32c::crc32c(batches));
+        // Chunks of version 1 say nothing of their keys.
+        value[..28] == header[..28] && (value[28..32] == header[28..] || value[28..32] == [0; 4])
+    }
+}
+
+/// Offsets count from 0 and do not overflow, and no chunk is larger than what enters at once.
+fn is_possible(base: Offset, last_delta: u32, length: u32) -> bool {
+    base >= 0
+        && base.checked_add(i64::from(last_delta)).is_some_and(|last| last < i64::MAX)
+        && length as usize <= MOST_BYTES
+}
+
+/// What a chunk says of itself, for where its key is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ChunkHeader {
+    pub(super) partition: u32,
+    pub(super) base: Offset,
+    pub(super) last_delta: u32,
+    pub(super) length: u32,
+    crc: u32,
+}
+
+impl ChunkHeader {
+    /// Reads it from a value's first bytes; `None` if no chunk begins there.
+    pub(super) fn parse(value: &[u8]) -> Option<Self> {
+        let mut reader = Reader(value);
+        if reader.array()? != *CHUNK_MAGIC {
+            return None;
+        }
+        let header = Self {
+            partition: u32::from_be_bytes(reader.array()?),
+            base: i64::from_be_bytes(reader.array()?),
+            last_delta: u32::from_be_bytes(reader.array()?),
+            length: u32::from_be_bytes(reader.array()?),
+            crc: u32::from_be_bytes(reader.array()?),
+        };
+        is_possible(header.base, header.last_delta, header.length).then_some(header)
+    }
+
+    /// Bytes of the whole value.
+    pub(super) fn value_bytes(&self) -> usize {
+        padded(CHUNK_HEADER_BYTES + self.length as usize)
+    }
+
+    /// The batches in the value, if they are as they were written.
+    pub(super) fn batches<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        let batches = value.get(CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES.checked_add(self.length as usize)?)?;
+        (crc32c::crc32c(batches) == self.crc).then_some(batches)
     }
 }
 
@@ -210,14 +301,18 @@ pub(super) enum Frame<'a> {
 }
 
 /// Starts an entry in `out`; [`close_entry`] completes it.
-pub(super) fn open_entry(out: &mut Vec<u8>, clock_ms: i64) {
+pub(super) fn open_entry(out: &mut Vec<u8>, clock_ms: i64, seq: u64) {
     out.extend_from_slice(ENTRY_MAGIC);
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&clock_ms.to_be_bytes());
+    out.extend_from_slice(&seq.to_be_bytes());
+    out.extend_from_slice(&[0; 4]);
 }
 
-/// Puts the checksum into an entry.
+/// Puts length and checksum into an entry.
 pub(super) fn close_entry(entry: &mut [u8]) {
+    let length = u32::try_from(entry.len()).expect("a write is limited to far less");
+    entry[24..28].copy_from_slice(&length.to_be_bytes());
     let crc = crc32c::crc32c(&entry[8..]);
     entry[4..8].copy_from_slice(&crc.to_be_bytes());
 }
@@ -246,10 +341,32 @@ pub(super) fn put_state(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     }
 }
 
-/// The clock and the frames of an entry; `None` if it is damaged.
-pub(super) fn read_entry(entry: &[u8]) -> Option<(i64, Vec<Frame<'_>>)> {
+/// A journal entry as it is read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry<'a> {
+    pub(super) clock_ms: i64,
+    /// Its number; version 1 has it in the key only.
+    pub(super) seq: Option<u64>,
+    pub(super) frames: Vec<Frame<'a>>,
+}
+
+/// Whether an entry may begin with these bytes.
+pub(super) fn begins_entry(bytes: &[u8]) -> bool {
+    bytes.starts_with(ENTRY_MAGIC) || bytes.starts_with(ENTRY_1_MAGIC)
+}
+
+/// Bytes of the whole entry that begins here, as it says; version 1 does not.
+pub(super) fn entry_bytes(head: &[u8]) -> Option<usize> {
+    let mut reader = Reader(head.strip_prefix(ENTRY_MAGIC)?);
+    reader.slice(20)?;
+    usize::try_from(u32::from_be_bytes(reader.array()?)).ok()
+}
+
+/// An entry and its parts; `None` if it is damaged.
+pub(super) fn read_entry(entry: &[u8]) -> Option<Entry<'_>> {
     let mut reader = Reader(entry);
-    if reader.array()? != *ENTRY_MAGIC {
+    let magic: [u8; 4] = reader.array()?;
+    if !begins_entry(&magic) {
         return None;
     }
     let crc = u32::from_be_bytes(reader.array()?);
@@ -257,6 +374,13 @@ pub(super) fn read_entry(entry: &[u8]) -> Option<(i64, Vec<Frame<'_>>)> {
         return None;
     }
     let clock_ms = i64::from_be_bytes(reader.array()?);
+    let mut seq = None;
+    if magic == *ENTRY_MAGIC {
+        seq = Some(u64::from_be_bytes(reader.array()?));
+        if u32::from_be_bytes(reader.array()?) as usize != entry.len() {
+            return None;
+        }
+    }
     let mut frames = Vec::new();
     while !reader.0.is_empty() {
         let [tag] = reader.array()?;
@@ -279,7 +403,7 @@ pub(super) fn read_entry(entry: &[u8]) -> Option<(i64, Vec<Frame<'_>>)> {
             _ => return None,
         });
     }
-    Some((clock_ms, frames))
+    Some(Entry { clock_ms, seq, frames })
 }
 
 /// Takes bytes from the front; `None` where there are too few.
@@ -330,12 +454,32 @@ mod tests {
         value.extend_from_slice(&batches);
         assert!(chunk.check(4, &value));
         assert!(!chunk.check(5, &value));
-        for at in [0, 9, 17, 21, 25, 40, 131] {
+        for other in [
+            ChunkRef { seal: 2, ..chunk },
+            ChunkRef { intake_s: 6, ..chunk },
+            ChunkRef { max_timestamp_ms: 4, ..chunk },
+        ] {
+            assert!(!other.check(4, &value));
+        }
+        for at in [0, 9, 17, 21, 25, 29, 40, 131] {
             value[at] ^= 1;
             assert!(!chunk.check(4, &value), "{at}");
             value[at] ^= 1;
         }
         assert!(!chunk.check(4, &value[..131]));
+    }
+
+    #[test]
+    fn damaged_state_is_told() {
+        let mut bytes = state_bytes(b"key", b"value");
+        assert_eq!(state_value(b"key", &bytes), Some(&b"value"[..]));
+        assert_eq!(state_value(b"kez", &bytes), None);
+        for at in 0..bytes.len() {
+            bytes[at] ^= 1;
+            assert_eq!(state_value(b"key", &bytes), None, "{at}");
+            bytes[at] ^= 1;
+        }
+        assert_eq!(state_value(b"key", &bytes[..3]), None);
     }
 
     proptest! {
@@ -355,7 +499,7 @@ mod tests {
             flip: prop::sample::Index,
         ) {
             let mut entry = Vec::new();
-            open_entry(&mut entry, clock_ms);
+            open_entry(&mut entry, clock_ms, 7);
             let mut frames = Vec::new();
             for (number, bytes, value) in &parts {
                 put_batches(&mut entry, *number, 3, bytes);
@@ -364,7 +508,7 @@ mod tests {
                 frames.push(Frame::State { key: bytes, value: value.as_deref() });
             }
             close_entry(&mut entry);
-            prop_assert_eq!(read_entry(&entry), Some((clock_ms, frames)));
+            prop_assert_eq!(read_entry(&entry), Some(Entry { clock_ms, seq: Some(7), frames }));
             let at = flip.index(entry.len());
             entry[at] ^= 0x10;
             prop_assert_eq!(read_entry(&entry), None);
@@ -378,8 +522,15 @@ mod tests {
 
     #[test]
     fn format_record_comes_back() {
-        let format = Format { version: 1, word_bytes: 8, incarnation: [3; 16] };
-        assert_eq!(Format::decode(&format.encode()), Some(format));
+        let format = Format { version: 2, word_bytes: 8, incarnation: [3; 16] };
+        let mut bytes = format.encode();
+        assert_eq!(Format::decode(&bytes), Some(format));
+        assert_eq!(Format::decode(&bytes[..24]), None);
+        for at in 0..bytes.len() {
+            bytes[at] ^= 4;
+            assert_eq!(Format::decode(&bytes), None, "{at}");
+            bytes[at] ^= 4;
+        }
         assert_eq!(Format::decode(b"something else, long enough"), None);
     }
 }

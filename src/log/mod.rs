@@ -6,10 +6,12 @@
 //! groups or connectors. The only user of LMDB.
 
 mod aborted;
+mod admission;
 mod catalogue;
 mod change;
 mod commit;
 mod config;
+mod damage;
 mod deletion;
 mod directory;
 mod error;
@@ -19,17 +21,26 @@ mod header;
 mod journal;
 mod layout;
 mod linger;
+mod mend;
+mod migration;
+mod opening;
 mod order;
 mod overlay;
+mod pages;
 mod partition;
 mod producers;
+mod quarantine;
 mod queue;
 mod reader;
+mod rebuild;
 mod recovery;
+mod repair;
 mod retention;
+mod salvage;
 mod shared;
 mod store;
 mod topic;
+mod walk;
 mod write;
 mod writer;
 
@@ -53,10 +64,14 @@ pub use self::{
     events::{EVENTS_TOPIC, Event, Kind as EventKind},
     gaps::{Gap, Reason as GapReason},
     producers::ProducerState,
+    quarantine::Quarantined,
     topic::{Change, Topic, TopicId, Topics},
     write::{Append, Appended, StateWrite, Urgency, Write},
 };
-use self::{reader::Patience, write::check_size};
+use self::{
+    reader::{Kept, Patience, Unread},
+    write::check_size,
+};
 use crate::record::{Offset, Partition, batch::Header};
 
 /// What a reader may see of one partition.
@@ -154,15 +169,13 @@ impl Handle {
 }
 
 impl Log {
-    /// Opens or makes the log in `config.dir` and starts its writer thread.
+    /// Opens or makes the log in `config.dir` and starts its writer thread. A damaged file is mended or built anew from
+    /// what is whole; [`Log::quarantined`] lists what is missing then.
     ///
     /// # Errors
     /// [`Error::Open`] with a line that says the mend: directory in use, read-only, unsupported file system, format.
     pub fn open(config: Config, _metrics: &crate::metrics::Registry) -> Result<Self, Error> {
-        let directory = directory::Directory::open(&config.dir)?;
-        let quota_bytes = config::quota(&config, &directory);
-        let store = store::Store::open(directory, store::map_bytes(quota_bytes), config.durability)?;
-        let mut recovered = recovery::recover(&store)?;
+        let opening::Opened { store, mut recovered, found, quota_bytes } = opening::open(&config)?;
         // A killed run may have left its last commit in the page cache only, and readers are about to see it.
         store.flush()?;
         let budget = usize::try_from(config.memory_limit_bytes / 4).unwrap_or(usize::MAX).clamp(1 << 20, 32 << 20);
@@ -182,10 +195,15 @@ impl Log {
         figures.gap_records.store(recovered.gaps.iter().map(|g| g.records).sum(), Ordering::Relaxed);
         figures.gap_bytes.store(recovered.gaps.iter().map(|g| g.bytes).sum(), Ordering::Relaxed);
         let for_writer = Arc::clone(&shared);
+        let (told, is_told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
-            .spawn(move || writer::Writer::new(for_writer, config.on_full, config.durability, recovered).run())
+            .spawn(move || {
+                writer::Writer::new(for_writer, config.on_full, config.durability, recovered).run(found, told)
+            })
             .map_err(|e| Error::Open(format!("cannot start the log's writer thread: {e}")))?;
+        // What is missing is listed before anybody asks. A writer that ended answers too, by dropping its end.
+        let _told_or_ended = is_told.recv();
         Ok(Self(Arc::new(Handle { shared, writer: Mutex::new(Some(thread)) })))
     }
 
@@ -267,14 +285,15 @@ impl Log {
     /// [`Error::UnknownPartition`], [`Error::OutOfRange`], [`Error::Corrupt`] where the file is damaged, and
     /// [`Error::Stopped`].
     pub async fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Slice, Error> {
-        let warm = reader::read(&self.0.shared, partition, from, max_bytes, Patience::Warm)?;
-        if let Some(slice) = warm {
-            return Ok(slice);
+        match reader::read(&self.0.shared, partition, from, max_bytes, Patience::Warm) {
+            Ok(Some(slice)) => return Ok(slice),
+            Ok(None) | Err(Unread::Damaged(_)) => {}
+            Err(Unread::Refused(error)) => return Err(error),
         }
         // The disk has to be asked; other tasks of this thread should not wait for it.
         let partition = partition.clone();
         let read = move |shared: &shared::Shared| reader::read(shared, &partition, from, max_bytes, Patience::Cold);
-        Ok(self.apart(read).await?.expect("a patient read has an answer"))
+        Ok(self.past_damage(read).await?.expect("a patient read has an answer"))
     }
 
     /// The same for who reads committed: up to the last stable offset, with the aborted transactions in it. Batches of
@@ -313,7 +332,7 @@ impl Log {
     /// As [`Log::read`].
     pub async fn offset_at(&self, partition: &Partition, timestamp_ms: i64) -> Result<Option<Timed>, Error> {
         let partition = partition.clone();
-        self.apart(move |shared| reader::offset_at(shared, &partition, timestamp_ms)).await
+        self.past_damage(move |shared| reader::offset_at(shared, &partition, timestamp_ms)).await
     }
 
     /// The record with the greatest timestamp (the first of them).
@@ -322,7 +341,7 @@ impl Log {
     /// As [`Log::read`].
     pub async fn max_timestamp(&self, partition: &Partition) -> Result<Option<Timed>, Error> {
         let partition = partition.clone();
-        self.apart(move |shared| reader::max_timestamp(shared, &partition)).await
+        self.past_damage(move |shared| reader::max_timestamp(shared, &partition)).await
     }
 
     /// One key of one owner's state, as of the last durable commit.
@@ -362,6 +381,14 @@ impl Log {
     /// [`Error::UnknownPartition`].
     pub fn partition_bytes(&self, partition: &Partition) -> Result<u64, Error> {
         Ok(self.0.shared.part(partition)?.lock().kept_bytes())
+    }
+
+    /// What is missing because the data file was damaged, the oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn quarantined(&self) -> Result<Vec<Quarantined>, Error> {
+        damage::listed(&self.0.shared)
     }
 
     /// Figures for status, metrics and the watchdog.
@@ -452,14 +479,25 @@ impl Log {
         }
     }
 
-    /// Runs a read that may wait for the disk on a thread of its own.
-    async fn apart<T: Send + 'static>(
+    /// Runs a read that may wait for the disk on a thread of its own. What it finds to be damaged is put into quarantine,
+    /// and it goes on behind that.
+    async fn past_damage<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&shared::Shared) -> Result<T, Error> + Send + 'static,
+        read: impl Fn(&shared::Shared) -> Result<T, Unread> + Send + Sync + 'static,
     ) -> Result<T, Error> {
-        let shared = Arc::clone(&self.0.shared);
-        let done = tokio::task::spawn_blocking(move || read(&shared)).await;
-        done.unwrap_or_else(|_| Err(Error::Stopped("a read of the log was cut off".into())))
+        let read = Arc::new(read);
+        loop {
+            let (shared, read) = (Arc::clone(&self.0.shared), Arc::clone(&read));
+            let done = tokio::task::spawn_blocking(move || read(&shared).map_err(|unread| unread.kept(&shared))).await;
+            match done.unwrap_or_else(|_| Err(Kept::Refused(Error::Stopped("a read of the log was cut off".into())))) {
+                Ok(found) => return Ok(found),
+                Err(Kept::Refused(error)) => return Err(error),
+                Err(Kept::Damaged(damaged)) => {
+                    let (reply, answer) = oneshot::channel();
+                    self.ask(queue::Work::Quarantine(damaged, reply), answer).await?;
+                }
+            }
+        }
     }
 
     async fn ask<T>(&self, work: queue::Work, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {

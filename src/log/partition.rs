@@ -28,6 +28,8 @@ pub(super) struct Part {
 /// What the mutex guards.
 pub(super) struct Inner {
     pub(super) chunks: VecDeque<ChunkRef>,
+    /// Where the first chunk began that damage took from the front: readers there step over the hole.
+    pub(super) lost_from: Option<Offset>,
     /// Sum of the chunks' batch bytes.
     pub(super) chunk_bytes: u64,
     /// Stamped batches that are in the journal but in no chunk, then those of the commit under way.
@@ -63,6 +65,7 @@ impl Part {
     pub(super) fn new(id: u32, name: Partition, policy: Policy) -> Self {
         let inner = Inner {
             chunks: VecDeque::new(),
+            lost_from: None,
             chunk_bytes: 0,
             tail: Vec::new(),
             written_bytes: 0,
@@ -166,11 +169,12 @@ impl Inner {
 
     /// First offset that chunks and tail still hold; the next one if they hold none.
     pub(super) fn first_kept(&self) -> Offset {
-        match (self.chunks.front(), headers(&self.tail).next()) {
+        let kept = match (self.chunks.front(), headers(&self.tail).next()) {
             (Some(chunk), _) => chunk.base,
             (None, Some((_, header))) => header.base,
             (None, None) => self.next,
-        }
+        };
+        self.lost_from.map_or(kept, |lost| lost.min(kept))
     }
 
     /// Adds a chunk to the index.
@@ -182,12 +186,31 @@ impl Inner {
     /// Takes the oldest chunk out of the index.
     pub(super) fn pop_chunk(&mut self) -> Option<ChunkRef> {
         let chunk = self.chunks.pop_front()?;
+        self.lost_from = None;
         self.chunk_bytes -= u64::from(chunk.length);
         // The deque grew with the backlog; a drained one should not keep its room.
         if self.chunks.capacity() > 64 && self.chunks.len() < self.chunks.capacity() / 4 {
             self.chunks.shrink_to(self.chunks.len() * 2);
         }
         Some(chunk)
+    }
+
+    /// Whether the chunk with that seal number was taken out from behind others.
+    pub(super) fn is_hole(&self, seal: u64) -> bool {
+        self.chunks.front().is_some_and(|front| front.seal < seal)
+            && self.chunks.binary_search_by_key(&seal, |chunk| chunk.seal).is_err()
+    }
+
+    /// Takes the chunk with that seal number out of the index, wherever it is; false if it is not there.
+    pub(super) fn remove_chunk(&mut self, seal: u64) -> bool {
+        let Ok(at) = self.chunks.binary_search_by_key(&seal, |chunk| chunk.seal) else { return false };
+        if let Some(chunk) = self.chunks.remove(at) {
+            if at == 0 {
+                self.lost_from.get_or_insert(chunk.base);
+            }
+            self.chunk_bytes -= u64::from(chunk.length);
+        }
+        true
     }
 
     /// Drops the front of the tail after it went into a chunk or was trimmed.

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
-    Appended, Change, Error, Event, ProducerState, StateWrite, Topic, Urgency, linger::Linger, partition::Part,
+    Appended, Change, Error, Event, ProducerState, StateWrite, Topic, Urgency, damage::Damaged, linger::Linger,
+    partition::Part,
 };
 
 /// A commit of this many bytes waits for nothing.
@@ -39,6 +40,8 @@ pub(super) enum Work {
     Retain(Reply<()>),
     /// The producers of one partition, or everywhere those with open transactions.
     Producers { part: Option<Arc<Part>>, reply: Reply<Vec<ProducerState>> },
+    /// A damaged chunk to be taken out.
+    Quarantine(Damaged, Reply<()>),
 }
 
 /// One write with its partitions looked up.

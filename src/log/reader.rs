@@ -1,7 +1,8 @@
 //! Reading batches and finding offsets by time.
 //!
 //! Works from the index in RAM, copies out inside a transaction that lives for one chunk, and never shows a byte
-//! beyond the high watermark or of a damaged chunk.
+//! beyond the high watermark or of a damaged chunk. Holes are read over; where nothing lies behind one yet, an empty batch
+//! leads to its end, as in a log that Kafka compacted.
 
 use std::{ops::Range, sync::Arc};
 
@@ -9,7 +10,8 @@ use bytes::Bytes;
 
 use super::{
     Bounds, Error, Slice, Timed,
-    header::{Header, headers},
+    damage::Damaged,
+    header::{Header, headers, nothing},
     layout::ChunkRef,
     partition::Part,
     shared::Shared,
@@ -36,7 +38,7 @@ pub(super) fn read(
     from: Offset,
     max_bytes: usize,
     patience: Patience,
-) -> Result<Option<Slice>, Error> {
+) -> Result<Option<Slice>, Unread> {
     let part = shared.part(partition)?;
     let mut out = Vec::new();
     let mut next = from;
@@ -47,7 +49,7 @@ pub(super) fn read(
         // Only at first: a chunk may reach beyond the high watermark in the moment before that follows.
         if bounds.is_none() && (next < now.start || next > now.high_watermark) {
             let (offset, start, end) = (next, now.start, now.high_watermark);
-            return Err(Error::OutOfRange { offset, start, end });
+            return Err(Error::OutOfRange { offset, start, end }.into());
         }
         // The bounds of the beginning: what came while chunks were read belongs to the next read.
         let bounds = *bounds.get_or_insert(now);
@@ -56,6 +58,11 @@ pub(super) fn read(
         }
         let Some(chunk) = inner.chunk_at(next) else {
             append(&mut out, inner.durable_tail(), next..bounds.high_watermark, max_bytes);
+            drop(inner);
+            if out.is_empty() {
+                // Damage took all that was here; readers have to learn where it goes on.
+                out = nothing(next, bounds.high_watermark);
+            }
             break;
         };
         drop(inner);
@@ -69,7 +76,7 @@ pub(super) fn read(
             Ok(Content::Cold) => return Ok(None),
             Ok(Content::Gone) => {
                 let (start, end) = (chunk.last() + 1, now.high_watermark);
-                return Err(Error::OutOfRange { offset: next, start, end });
+                return Err(Error::OutOfRange { offset: next, start, end }.into());
             }
             Err(error) => return Err(error),
         };
@@ -137,32 +144,60 @@ enum Content {
     Gone,
 }
 
+/// Why there is no answer.
+pub(super) enum Unread {
+    Refused(Error),
+    /// A chunk is in the way that is not as it was written.
+    Damaged(Box<(Arc<Part>, ChunkRef)>),
+}
+
+/// The same, once the damaged bytes are kept.
+pub(super) enum Kept {
+    Refused(Error),
+    Damaged(Damaged),
+}
+
+impl From<Error> for Unread {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Unread {
+    /// Keeps the bytes of a damaged chunk as they lie in the file.
+    pub(super) fn kept(self, shared: &Shared) -> Kept {
+        let (part, chunk) = match self {
+            Self::Refused(error) => return Kept::Refused(error),
+            Self::Damaged(damaged) => *damaged,
+        };
+        let copy = shared.with_store(|store| Ok(store.keep_chunk(part.id, &chunk)));
+        match copy {
+            Ok(copy) => Kept::Damaged(Damaged { part, chunk, copy: copy.map(|path| path.display().to_string()) }),
+            Err(error) => Kept::Refused(error),
+        }
+    }
+}
+
 /// One chunk's batches.
-fn read_chunk(shared: &Shared, part: &Arc<Part>, chunk: &ChunkRef, patience: Patience) -> Result<Content, Error> {
+fn read_chunk(shared: &Shared, part: &Arc<Part>, chunk: &ChunkRef, patience: Patience) -> Result<Content, Unread> {
     let mut batches = Vec::new();
     let is_patient = patience == Patience::Cold;
     match shared.with_store(|store| store.read_chunk(part.id, chunk, is_patient, &mut batches))? {
         Chunk::Read => Ok(Content::Batches(batches)),
         Chunk::Cold => Ok(Content::Cold),
         Chunk::Gone => Ok(Content::Gone),
-        Chunk::Damaged => {
-            tracing::error!(
-                partition = %part.name, base_offset = chunk.base, last_offset = chunk.last(),
-                "a chunk of the log is damaged; its records are not served"
-            );
-            Err(Error::Corrupt(part.name.clone()))
-        }
+        Chunk::Damaged => Err(Unread::Damaged(Box::new((Arc::clone(part), *chunk)))),
     }
 }
 
 /// The first record at or after a timestamp.
-pub(super) fn offset_at(shared: &Shared, partition: &Partition, timestamp_ms: i64) -> Result<Option<Timed>, Error> {
+pub(super) fn offset_at(shared: &Shared, partition: &Partition, timestamp_ms: i64) -> Result<Option<Timed>, Unread> {
     let part = shared.part(partition)?;
     find(shared, &part, |max_ms| max_ms >= timestamp_ms, timestamp_ms)
 }
 
 /// The first record with the greatest timestamp.
-pub(super) fn max_timestamp(shared: &Shared, partition: &Partition) -> Result<Option<Timed>, Error> {
+pub(super) fn max_timestamp(shared: &Shared, partition: &Partition) -> Result<Option<Timed>, Unread> {
     let part = shared.part(partition)?;
     let greatest = {
         let inner = part.lock();
@@ -184,7 +219,7 @@ fn find(
     part: &Arc<Part>,
     is_wanted: impl Fn(i64) -> bool,
     timestamp_ms: i64,
-) -> Result<Option<Timed>, Error> {
+) -> Result<Option<Timed>, Unread> {
     let mut next = part.lock().bounds.start;
     loop {
         let inner = part.lock();

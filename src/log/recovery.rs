@@ -1,7 +1,8 @@
 //! From the file to RAM at start: format, state, journal, index, tails; then the check that nothing is missing.
 //!
-//! Reads keys only of what is sealed, and the whole journal, which is short. A journal entry that fails its checksum
-//! stops the start: its records were acknowledged, and to go on without them would give their offsets to others.
+//! Reads keys only of what is sealed, and the whole journal, which is short. The file has been looked at before, so
+//! LMDB finds its way; keys and values that do not fit each other show here, and then the file is built anew. Holes between
+//! offsets are served around and listed once.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -13,16 +14,20 @@ use bytes::Bytes;
 
 use super::{
     Aborted, Error, Event, Gap,
+    admission::Bad,
     catalogue::{Catalogue, Numbers, OWN, Own, Record, decode_bounds, own_key, random_id},
     header::headers,
     journal::{Entry, Journal},
     layout::{
         CHUNKS, ChunkRef, FORMAT_KEY, FORMAT_VERSION, Format, Frame, JOURNAL, PAGE_BYTES, journal_seq, pages,
-        read_entry, state_key,
+        read_entry, state_key, state_value,
     },
+    migration::migrate,
     overlay::{Held, Overlay},
     partition::Part,
     producers::Producers,
+    quarantine,
+    repair::repair,
     retention::{Policy, intake_s},
     store::Store,
 };
@@ -47,16 +52,45 @@ pub(super) struct Recovered {
     /// The gap ledger.
     pub(super) gaps: Vec<Gap>,
     pub(super) live_pages: u64,
+    /// Offsets that are missing and not listed yet.
+    pub(super) holes: Vec<Hole>,
 }
 
-/// Reads everything.
-pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
+/// Offsets of a partition between which nothing is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hole {
+    pub(super) partition: Partition,
+    pub(super) from: Offset,
+    pub(super) to: Offset,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// A line that says the mend.
+    Refused(Error),
+    /// It is damaged in a way that only building it anew mends.
+    Damaged(String),
+}
+
+impl From<Error> for Unfit {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Brings the file to the present format, takes what is damaged out of it, and reads everything.
+pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recovered, Unfit> {
     let file = store.data_file().display().to_string();
-    let damaged = |what: String| {
-        Error::Open(format!("{file} is damaged: {what}; restore a backup, or move the file away to begin a new log"))
-    };
+    let damaged = Unfit::Damaged;
     let unreadable = |error: heed::Error| damaged(error.to_string());
-    let incarnation = format(store, &file)?;
+    let format = format(store, &file)?;
+    migrate(store, format)?;
+    if !bad.is_empty() {
+        repair(store, Format { version: FORMAT_VERSION, ..format }, bad, time_ms)
+            .map_err(|e| Error::Open(format!("cannot mend {file}: {e}; make room on the disk")))?;
+    }
+    let incarnation = self::format(store, &file)?.incarnation;
     let now = Instant::now();
 
     let txn = store.read_txn()?;
@@ -66,8 +100,9 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
     for item in store.db.prefix_iter(&txn, &[JOURNAL]).map_err(unreadable)? {
         let (key, value) = item.map_err(unreadable)?;
         let seq = journal_seq(key).ok_or_else(|| damaged("a journal key does not parse".into()))?;
-        let entry = read_entry(value);
-        let (clock_ms, frames) = entry.ok_or_else(|| damaged(format!("journal entry {seq} fails its checksum")))?;
+        let entry = read_entry(value).filter(|entry| entry.seq == Some(seq));
+        let entry = entry.ok_or_else(|| damaged(format!("journal entry {seq} fails its checksum")))?;
+        let super::layout::Entry { clock_ms, frames, .. } = entry;
         let mut keys = Vec::new();
         for frame in &frames {
             if let Frame::State { key, value } = frame {
@@ -94,6 +129,8 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         }
     }
 
+    let listed = listed(store, &txn, &overlay).map_err(unreadable)?;
+    let mut holes = Vec::new();
     let mut garbage = VecDeque::new();
     let mut next_seal = 1;
     for item in store.db.prefix_iter(&txn, &[CHUNKS]).map_err(unreadable)? {
@@ -104,13 +141,28 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         match by_id.get(&id) {
             Some(part) if chunk.last() >= kept_from => {
                 let mut inner = part.lock();
-                let due = inner.next;
-                follow(&part.name, inner.chunks.is_empty(), due, chunk.base).map_err(&damaged)?;
+                if !inner.chunks.is_empty() && inner.next != chunk.base {
+                    let hole = Hole { partition: part.name.clone(), from: inner.next, to: chunk.base - 1 };
+                    let before = inner.chunks.back().copied();
+                    let is_told = hole.from <= hole.to && listed.iter().any(|known| known.covers(&hole));
+                    // An overlap, or a hole nobody knows of, may be a damaged key.
+                    let are_right =
+                        [before, Some(chunk)].iter().flatten().all(|chunk| is_right(store, &txn, id, chunk));
+                    if hole.from > hole.to || !is_told && !are_right {
+                        return Err(damaged(format!("chunks of {} do not follow each other", part.name)));
+                    }
+                    if !is_told {
+                        holes.push(hole);
+                    }
+                }
                 inner.next = chunk.last() + 1;
                 inner.push_chunk(chunk);
             }
-            // Of a deleted topic, or trimmed away; deletion had not come so far.
-            _ => garbage.push_back((id, chunk)),
+            // Trimmed away; deletion had not come so far.
+            Some(_) => garbage.push_back((id, chunk)),
+            // Of a deleted topic, unless the key is damaged.
+            None if is_right(store, &txn, id, &chunk) => garbage.push_back((id, chunk)),
+            None => return Err(damaged(format!("a chunk of partition number {id} is another's"))),
         }
     }
 
@@ -128,8 +180,16 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
                 if header.last() < inner.next || header.last() < kept_from {
                     continue;
                 }
-                let due = inner.next;
-                follow(&part.name, is_first, due, header.base).map_err(&damaged)?;
+                if !is_first && header.base < inner.next {
+                    tracing::error!(partition = %part.name, offset = header.base, "an offset is in the journal twice");
+                    continue;
+                }
+                if !is_first && header.base > inner.next {
+                    let hole = Hole { partition: part.name.clone(), from: inner.next, to: header.base - 1 };
+                    if !listed.iter().any(|known| known.covers(&hole)) {
+                        holes.push(hole);
+                    }
+                }
                 if inner.tail.is_empty() {
                     inner.tail_seq = *seq;
                 }
@@ -154,6 +214,11 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         inner.written = inner.next;
         if !inner.tail.is_empty() {
             tails.insert((inner.tail_seq, part.id));
+        } else if let Some(last) = inner.chunks.back()
+            && !is_right(store, &txn, part.id, last)
+        {
+            // Only its key tells the partition's end, and offsets must not be given out twice.
+            return Err(damaged(format!("the last chunk of {} does not fit its key", part.name)));
         }
         inner.written_open_from = producers.first_open(part.id);
         inner.open_from = inner.written_open_from;
@@ -179,23 +244,36 @@ pub(super) fn recover(store: &Store) -> Result<Recovered, Error> {
         events: VecDeque::new(),
         gaps: Vec::new(),
         live_pages,
+        holes,
     })
 }
 
-/// Batches of a partition must follow each other. A hole is reported and served around; an overlap is no log.
-fn follow(name: &Partition, is_first: bool, due: Offset, base: Offset) -> Result<(), String> {
-    if is_first || base == due {
-        return Ok(());
+/// Whether a chunk's own header says the same as its key; an error counts as no.
+fn is_right(store: &Store, txn: &heed::RoTxn<'_, heed::WithoutTls>, id: u32, chunk: &ChunkRef) -> bool {
+    store.is_key_right(txn, id, chunk).unwrap_or(false)
+}
+
+/// The list of what is missing, the journal's word over the file's.
+fn listed(
+    store: &Store,
+    txn: &heed::RoTxn<'_, heed::WithoutTls>,
+    overlay: &Overlay,
+) -> heed::Result<Vec<quarantine::Quarantined>> {
+    let prefix = state_key(quarantine::OWNER, &[]);
+    let mut all: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+    for item in store.db.prefix_iter(txn, &prefix)? {
+        let (key, bytes) = item?;
+        all.insert(key.to_vec(), state_value(key, bytes).map(<[u8]>::to_vec));
     }
-    if base < due {
-        return Err(format!("{name} has offset {base} twice"));
+    for (key, held) in overlay.prefixed(&prefix) {
+        all.insert(key.to_vec(), held.value.as_ref().map(|value| value.to_vec()));
     }
-    tracing::error!(partition = %name, from = due, to = base - 1, "records are missing from the log");
-    Ok(())
+    let entries = all.into_values().flatten().filter_map(|value| quarantine::Entry::decode(&value));
+    Ok(entries.map(|entry| entry.what).collect())
 }
 
 /// Reads the format record, or writes it into a new file.
-fn format(store: &Store, file: &str) -> Result<[u8; 16], Error> {
+fn format(store: &Store, file: &str) -> Result<Format, Error> {
     let word_bytes = u8::try_from(size_of::<usize>()).expect("a word has a few bytes");
     let failed = |e: heed::Error| Error::Open(format!("cannot prepare {file}: {e}"));
     let txn = store.read_txn()?;
@@ -212,13 +290,13 @@ fn format(store: &Store, file: &str) -> Result<[u8; 16], Error> {
              directory with --data-dir",
             u32::from(format.word_bytes) * 8
         ))),
-        Some(Some(format)) => Ok(format.incarnation),
+        Some(Some(format)) => Ok(format),
         None if is_empty => {
             let format = Format { version: FORMAT_VERSION, word_bytes, incarnation: random_id() };
             let mut txn = store.write_txn().map_err(failed)?;
             store.db.put(&mut txn, FORMAT_KEY, &format.encode()).map_err(failed)?;
             txn.commit().map_err(failed)?;
-            Ok(format.incarnation)
+            Ok(format)
         }
         _ => Err(Error::Open(format!("{file} holds something else than a log of Brooklet; move it away"))),
     }
@@ -239,13 +317,14 @@ fn own_state(
     txn: &heed::RoTxn<'_, heed::WithoutTls>,
     overlay: &Overlay,
     now: Instant,
-    damaged: &impl Fn(String) -> Error,
-) -> Result<OwnState, Error> {
+    damaged: &impl Fn(String) -> Unfit,
+) -> Result<OwnState, Unfit> {
     let prefix = state_key(OWN, &[]);
     let mut all: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
     for item in store.db.prefix_iter(txn, &prefix).map_err(|e| damaged(e.to_string()))? {
-        let (key, value) = item.map_err(|e| damaged(e.to_string()))?;
-        all.insert(key, value);
+        let (key, bytes) = item.map_err(|e| damaged(e.to_string()))?;
+        let value = state_value(key, bytes);
+        all.insert(key, value.ok_or_else(|| damaged(format!("the entry {} fails its checksum", key.escape_ascii())))?);
     }
     for (key, held) in overlay.prefixed(&prefix) {
         match &held.value {

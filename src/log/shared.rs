@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     Clock, Error, Gap, Topics, Usage, gaps,
-    layout::{PAGE_BYTES, state_key},
+    layout::{PAGE_BYTES, state_key, state_value},
     overlay::Overlay,
     partition::Part,
     queue::Queue,
@@ -165,7 +165,7 @@ impl Shared {
         self.with_store(|store| {
             let txn = store.read_txn()?;
             let value = store.db.get(&txn, &key).map_err(unreadable)?;
-            Ok(value.map(Bytes::copy_from_slice))
+            value.map(|bytes| state_value(&key, bytes).map(Bytes::copy_from_slice).ok_or_else(damaged)).transpose()
         })
     }
 
@@ -184,7 +184,8 @@ impl Shared {
             // The transaction begins while the overlay is held, so nothing can be missing from both.
             let txn = store.read_txn()?;
             for entry in store.db.prefix_iter(&txn, &full).map_err(unreadable)? {
-                let (key, value) = entry.map_err(unreadable)?;
+                let (key, bytes) = entry.map_err(unreadable)?;
+                let value = state_value(key, bytes).ok_or_else(damaged)?;
                 while let Some((newer, held)) = held.next_if(|(k, _)| *k < key) {
                     push(newer, held.value.clone());
                 }
@@ -226,6 +227,11 @@ impl Shared {
             gap_bytes: load(&figures.gap_bytes),
         }
     }
+}
+
+/// State was checked at the start, so it was damaged since: the next start takes it out.
+fn damaged() -> Error {
+    Error::Stopped("the data file was damaged while it was open; start again to have it mended".into())
 }
 
 /// An error of a read from the open environment.

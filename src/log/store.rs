@@ -19,7 +19,8 @@ use rustix::io::Errno;
 use super::{
     Durability, Error,
     directory::Directory,
-    layout::{CHUNK_HEADER_BYTES, ChunkRef, PAGE_BYTES},
+    layout::{CHUNK_HEADER_BYTES, ChunkRef, PAGE_BYTES, pages},
+    pages::{PAGE_HEADER_BYTES, begins_value},
 };
 
 /// Bytes of the map beside the quota and its quarter: what commits and deletions need for themselves.
@@ -40,6 +41,8 @@ pub(super) struct Store {
     pub(super) db: Db,
     env: Env<WithoutTls>,
     file: File,
+    /// Size of the file's pages.
+    page_bytes: u64,
     /// Where the map begins in our address space and how long it is; `None` where /proc does not say.
     map: Option<(usize, usize)>,
     /// Values looked up since pages were given back.
@@ -116,10 +119,11 @@ impl Store {
             tracing::warn!("the place of the log's map is unknown; reading it will make its pages resident");
         }
         env.clear_stale_readers().map_err(failed)?;
-        let store = Self {
+        let mut store = Self {
             db,
             env,
             file,
+            page_bytes: PAGE_BYTES as u64,
             map,
             touched: AtomicUsize::new(0),
             directory,
@@ -129,6 +133,7 @@ impl Store {
         let txn = store.read_txn()?;
         let page = store.db.stat(&txn).map_err(failed)?.page_size as usize;
         drop(txn);
+        store.page_bytes = page as u64;
         if page != PAGE_BYTES {
             tracing::warn!(page_bytes = page, "the data file has large pages: every commit writes more than it needs");
         }
@@ -180,21 +185,21 @@ impl Store {
             return Ok(Chunk::Damaged);
         }
         let at = out.len();
-        match self.map {
-            Some((start, bytes)) if (start..start + bytes).contains(&value.as_ptr().addr()) => {
+        match self.place(value) {
+            Some(place) => {
                 out.resize(at + length, 0);
-                let place = (value.as_ptr().addr() - start) as u64;
                 if !is_patient && !self.is_read_warm(&mut out[at..], place) {
                     out.truncate(at);
                     return Ok(Chunk::Cold);
                 }
-                if is_patient {
-                    self.file
-                        .read_exact_at(&mut out[at..], place)
-                        .map_err(|e| Error::Stopped(format!("cannot read the data file: {e}")))?;
+                // A card that cannot read a sector, or a file that was cut off: the same as wrong bytes.
+                if is_patient && let Err(error) = self.file.read_exact_at(&mut out[at..], place) {
+                    tracing::error!("cannot read a chunk of the log: {error}");
+                    out.truncate(at);
+                    return Ok(Chunk::Damaged);
                 }
             }
-            _ => out.extend_from_slice(&value[..length]),
+            None => out.extend_from_slice(&value[..length]),
         }
         drop(txn);
         self.touched(1);
@@ -269,6 +274,92 @@ impl Store {
 
     pub(super) fn file_bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |m| m.len())
+    }
+
+    /// Keeps a copy of a chunk's bytes, as far as they can be read.
+    pub(super) fn keep_chunk(&self, partition: u32, chunk: &ChunkRef) -> Option<std::path::PathBuf> {
+        let txn = self.read_txn().ok()?;
+        let value = self.db.get(&txn, &chunk.key(partition)).ok()??;
+        let mut bytes = vec![0; value.len()];
+        match self.place(value) {
+            // By halves of a KiB, because a card loses those.
+            Some(place) => {
+                for (at, part) in (place..).step_by(512).zip(bytes.chunks_mut(512)) {
+                    if let Err(error) = self.file.read_exact_at(part, at) {
+                        tracing::debug!(at, "a sector of a damaged chunk cannot be read: {error}");
+                    }
+                }
+            }
+            None => bytes.copy_from_slice(value),
+        }
+        drop(txn);
+        super::quarantine::keep_value(self.data_dir(), &bytes)
+    }
+
+    /// The file's place of a value that does not lie in a leaf, if the map's place is known.
+    fn place(&self, value: &[u8]) -> Option<u64> {
+        let (start, bytes) = self.map?;
+        let at = value.as_ptr().addr();
+        (start..start + bytes).contains(&at).then(|| (at - start) as u64)
+    }
+
+    /// Deletes a value that may have pages of its own. One that is damaged where LMDB would look stays, out of everybody's
+    /// way: it costs its pages until the file is built anew.
+    pub(super) fn delete(&self, txn: &mut RwTxn<'_>, key: &[u8]) -> heed::Result<()> {
+        if self.is_deletable(txn, key)? {
+            self.db.delete(txn, key)?;
+        } else {
+            tracing::error!(key = %key.escape_ascii(), "a value is damaged and stays in the data file");
+        }
+        Ok(())
+    }
+
+    /// Whether LMDB may delete the value: it frees as many pages as the first of them says, from the page on that it says
+    /// it is. Damaged, they would be pages of somebody else. True where it cannot be told.
+    fn is_deletable(&self, txn: &RoTxn<'_>, key: &[u8]) -> heed::Result<bool> {
+        let Some(value) = self.db.get(txn, key)? else { return Ok(true) };
+        let Some(place) = self.place(value) else { return Ok(true) };
+        // Such values begin behind a page's header, and are longer than what a leaf takes.
+        if place % self.page_bytes != PAGE_HEADER_BYTES as u64 || pages(value.len()) == 0 {
+            return Ok(true);
+        }
+        let mut head = [0; PAGE_HEADER_BYTES];
+        let start = place - PAGE_HEADER_BYTES as u64;
+        let is_read = self.file.read_exact_at(&mut head, start).is_ok();
+        let page_bytes = usize::try_from(self.page_bytes).expect("a page is 32 KiB at most");
+        Ok(is_read && begins_value(&head, start / self.page_bytes, value.len(), page_bytes))
+    }
+
+    /// Whether a chunk says of itself what its key says. Reads its first bytes only.
+    pub(super) fn is_key_right(
+        &self,
+        txn: &RoTxn<'_, WithoutTls>,
+        partition: u32,
+        chunk: &ChunkRef,
+    ) -> heed::Result<bool> {
+        let Some(value) = self.db.get(txn, &chunk.key(partition))? else { return Ok(false) };
+        let mut head = [0; CHUNK_HEADER_BYTES];
+        match self.place(value) {
+            Some(place) => {
+                if self.file.read_exact_at(&mut head, place).is_err() {
+                    return Ok(false);
+                }
+            }
+            None => match value.first_chunk() {
+                Some(first) => head = *first,
+                None => return Ok(false),
+            },
+        }
+        Ok(chunk.is_said_by(partition, &head))
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Closes the file and gives its locked directory back.
+    pub(super) fn into_directory(self) -> Directory {
+        self.directory
     }
 
     pub(super) fn data_file(&self) -> std::path::PathBuf {

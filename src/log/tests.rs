@@ -10,10 +10,12 @@ use std::{
 use super::{header::tests::batch, *};
 use crate::{metrics::Registry, record::Partition};
 
+mod damage;
 mod deletion;
 mod disk;
 mod events;
 mod levels;
+mod migration;
 mod model;
 mod transactions;
 mod wear;

@@ -23,11 +23,12 @@ use super::{
     header::{Header, headers, stamp},
     journal::Journal,
     layout::{ChunkRef, PAGE_BYTES, pages, state_key},
+    opening::Found,
     order::Order,
     partition::Part,
     producers::{Producers, Verdict, Who, key as producer_key},
     queue::{Job, Reply, Taken, Work},
-    recovery::Recovered,
+    recovery::{Hole, Recovered},
     shared::Shared,
     store::{Store, WearMeter},
 };
@@ -104,6 +105,8 @@ pub(super) struct Writer {
     pub(super) fronts: HashMap<u32, usize>,
     pub(super) ledger: Ledger,
     pub(super) events_topic: EventsTopic,
+    /// Holes that the opening found, until they are listed.
+    holes: Vec<Hole>,
     retention_at: Instant,
     housekeeping_at: Instant,
 }
@@ -163,6 +166,7 @@ impl Writer {
             fronts: HashMap::new(),
             ledger,
             events_topic: EventsTopic::default(),
+            holes: recovered.holes,
             retention_at: now + RETENTION_PERIOD,
             housekeeping_at: now + HOUSEKEEPING_PERIOD,
         };
@@ -171,9 +175,13 @@ impl Writer {
     }
 
     /// Works until the queue is closed or the file fails.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, found: Found, told: std::sync::mpsc::Sender<()>) {
         let _refuses = Last(Arc::clone(&self.shared));
-        if let Err(error) = self.work() {
+        let holes = std::mem::take(&mut self.holes);
+        let outcome = self.tell_damage(holes, found);
+        // Nobody waits any more where the opening was cut off.
+        let _gone = told.send(());
+        if let Err(error) = outcome.and_then(|()| self.work()) {
             tracing::error!("the log stops: {error}");
             self.shared.queue.close(error);
         }
@@ -208,6 +216,7 @@ impl Writer {
                     Work::Producers { part, reply } => self.commit().map(|()| {
                         let _gone = reply.send(Ok(self.producer_states(part.as_deref())));
                     }),
+                    Work::Quarantine(damaged, reply) => self.commit().and_then(|()| self.quarantine(&damaged, reply)),
                     Work::Retain(reply) => self.commit().and_then(|()| self.retain_now(reply)),
                 };
                 failed = done.err();
@@ -618,7 +627,7 @@ fn refuse(work: Work, why: &Error) {
         Work::Write(mut job) => answer(&mut job, Err(why.clone())),
         Work::Change { reply, .. } => drop(reply.send(Err(why.clone()))),
         Work::ProducerId(reply) => drop(reply.send(Err(why.clone()))),
-        Work::Event(_, reply) | Work::Retain(reply) => drop(reply.send(Err(why.clone()))),
+        Work::Event(_, reply) | Work::Retain(reply) | Work::Quarantine(_, reply) => drop(reply.send(Err(why.clone()))),
         Work::Producers { reply, .. } => drop(reply.send(Err(why.clone()))),
     }
 }

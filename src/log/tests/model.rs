@@ -76,7 +76,9 @@ fn name(partition: usize) -> Partition {
 }
 
 fn open_small(dir: PathBuf, durability: Durability) -> Log {
-    open_with(&dir, |c| (c.quota_bytes, c.durability) = (Some(QUOTA_BYTES), durability))
+    let log = open_with(&dir, |c| (c.quota_bytes, c.durability) = (Some(QUOTA_BYTES), durability));
+    assert!(!dir.join("quarantine").exists(), "a sound file was taken for a damaged one");
+    log
 }
 
 impl Rig {

@@ -106,7 +106,8 @@ impl Cutter {
                 buffer.advance(size);
                 continue;
             }
-            if header.base_offset > at || header.is_control() {
+            // An empty batch stands for records that are not there any more.
+            if header.base_offset > at || header.is_control() || header.records_count == 0 {
                 if !self.coalescer.is_empty() {
                     break;
                 }
