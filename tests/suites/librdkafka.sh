@@ -12,6 +12,7 @@ settings=(num.partitions=4 group.min.session.timeout.ms=1000 group.initial.rebal
 limit_s=600
 
 install() {
+  "$ROOT/tests/install-peers" || return 1
   crate rdkafka-sys 4.10.0 || return 1
   local lib=$src/librdkafka
   export tests=$lib/tests KAFKA_PATH=$dir/kafka-path TEST_KAFKA_VERSION=4.0.0 TEST_CONSUMER_GROUP_PROTOCOL=classic
