@@ -114,6 +114,20 @@ class Client:
         answer = self.call(19, 2, body)
         return struct.unpack(">h", answer[8 + 2 + len(topic):][:2])[0]
 
+    def topic_exists(self, topic):
+        """By ListOffsets, which makes no topic."""
+        answer = self.call(2, 1, struct.pack(">ii", -1, 1) + string(topic) + struct.pack(">iiq", 1, 0, -1))
+        return struct.unpack(">h", answer[4 + 2 + len(topic) + 4 + 4:][:2])[0] == 0
+
+    def refusal(self, topic, records):
+        """(error code, message) of Produce version 8."""
+        answer = self.call(0, 8, produce_body(topic, records))
+        at = 4 + 2 + len(topic) + 4
+        _index, code, _base, _time, _start, errors = struct.unpack(">ihqqqi", answer[at:at + 34])
+        assert errors == 0
+        length = struct.unpack(">h", answer[at + 34:at + 36])[0]
+        return code, answer[at + 36:at + 36 + length].decode() if length >= 0 else ""
+
     def produce(self, topic, records, partition=0, acks=-1):
         """(error code, base offset) of Produce version 3."""
         answer = self.call(0, 3, produce_body(topic, records, partition, acks))
@@ -166,13 +180,14 @@ def records(data):
         count = struct.unpack(">i", one[57:61])[0]
         here = 61
         for _ in range(count):
-            _size, here = unsigned(one, here)
+            record_bytes, here = unsigned(one, here)
+            end = here + record_bytes
             _time, after = unsigned(one, here + 1)
             delta, after = unsigned(one, after)
-            _key, after = unsigned(one, after)
-            size, after = unsigned(one, after)
+            key, after = unsigned(one, after)
+            size, after = unsigned(one, after + max(key, 0))
             yield base + delta, one[after:after + size]
-            _headers, here = unsigned(one, after + size)
+            here = end
         at += 12 + length
 
 
