@@ -9,7 +9,9 @@ use std::{
 use brooklet::{
     record::Partition,
     wire::{
-        Decoder, ErrorCode, Message, Request, decode_response_header, encode_request,
+        Decoder, ErrorCode, Message, Request, decode_response_header,
+        delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic},
+        encode_request,
         fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData},
         init_producer_id::InitProducerIdRequest,
         list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic},
@@ -162,6 +164,15 @@ impl Client {
         let request =
             OffsetCommitRequest { group_id: group.into(), topics: vec![topic], ..OffsetCommitRequest::default() };
         Ok(self.call(&request, 7)?.topics[0].partitions[0].error_code)
+    }
+
+    /// Deletes what lies before `offset`; the start then.
+    pub(crate) fn trim(&mut self, partition: &Partition, offset: i64) -> io::Result<Result<i64, ErrorCode>> {
+        let one = DeleteRecordsPartition { partition_index: partition.index, offset };
+        let topic = DeleteRecordsTopic { name: partition.topic.to_string(), partitions: vec![one] };
+        let answer = self.call(&DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000 }, 2)?;
+        let one = &answer.topics[0].partitions[0];
+        Ok(if one.error_code.is_error() { Err(one.error_code) } else { Ok(one.low_watermark) })
     }
 
     /// -1 where nothing was committed.

@@ -78,6 +78,8 @@ pub(crate) struct Part {
     /// Offset and the record's own number, in the order a reader saw them.
     pub(crate) numbers: Vec<(i64, u64)>,
     pub(crate) starts: Sights,
+    /// Starts that a client asked for and was answered, and when.
+    pub(crate) trims: Vec<(i64, u64)>,
     /// By an idempotent producer, in its order.
     pub(crate) sent: Vec<Sent>,
 }
@@ -185,6 +187,11 @@ impl Facts {
         }
     }
 
+    /// A client had everything before `start` deleted.
+    pub(crate) fn trimmed(&self, partition: &Partition, start: i64, acked_ns: u64) {
+        self.lock().parts.entry(partition.clone()).or_default().trims.push((start, acked_ns));
+    }
+
     /// A client commits for a group; what it returns goes to [`Facts::committed`].
     pub(crate) fn committing(&self, group: &str, partition: &Partition, offset: i64, sent_ns: u64) {
         let commit = Commit { offset, sent_ns, acked_ns: u64::MAX };
@@ -213,6 +220,7 @@ impl Known {
     pub(crate) fn backdate(&mut self, earlier: impl Fn(u64) -> u64) {
         for part in self.parts.values_mut() {
             part.batches.values_mut().for_each(|fact| fact.known_ns = earlier(fact.known_ns));
+            part.trims.iter_mut().for_each(|(_, acked_ns)| *acked_ns = earlier(*acked_ns));
         }
         for commits in self.commits.values_mut() {
             commits.iter_mut().for_each(|commit| commit.acked_ns = earlier(commit.acked_ns));

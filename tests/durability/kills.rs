@@ -123,6 +123,10 @@ fn check_ends(daemon: &Daemon, load: &Load, ends: &[(Partition, i64)]) {
 
 /// Replaces the file by what a power cut at the kill may have left.
 fn take_power(daemon: &Daemon, trace: &Path, before: Vec<u8>, dice: &mut Dice) {
+    if !trace.exists() {
+        // It was killed before it was itself.
+        return;
+    }
     let trace = Trace::read(trace);
     let mut medium = Medium::new(&trace, Some(before), false);
     medium.advance(trace.events.len());

@@ -4,7 +4,8 @@
 //! `tests/powercut/run` and `tests/kill/run` build what is needed, set the variables of [`options`] and start one of the
 //! two ignored tests below. Both share the load, the facts and the check.
 //!
-//! * `load` produces, commits offsets and reads as clients do, and notes in `facts` what it was told and when.
+//! * `load` and `producer` produce, commit offsets, trim and read as clients do, and note in `facts` what they were told
+//!   and when.
 //! * `trace` knows what the daemon wrote and flushed (recorded by `tests/powercut/shim.c`) and makes of it the file that
 //!   a power cut at any event may have left.
 //! * `check` asks a daemon that was started on such a file whether all facts up to the cut hold.
@@ -20,6 +21,7 @@ mod facts;
 mod kills;
 mod load;
 mod options;
+mod producer;
 mod trace;
 
 /// One recorded run after the other, each cut at many places.
