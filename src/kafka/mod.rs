@@ -23,7 +23,7 @@ pub mod settings;
 pub use config::{Advertised, Config, Listener, Value};
 
 use self::{limits::Budget, meters::Meters, settings::Settings};
-use crate::{groups::Groups, log::Log, metrics::Registry, supervise::Supervisor};
+use crate::{groups::Groups, log::Log, metrics::Registry, supervise::Supervisor, txn::Txns};
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: u32 = 128;
@@ -66,6 +66,7 @@ pub enum Error {
 pub(crate) struct Broker {
     pub(crate) log: Log,
     pub(crate) groups: Groups,
+    pub(crate) txns: Txns,
     pub(crate) settings: Settings,
     pub(crate) node_id: i32,
     /// Stable for the life of the data file, in Kafka's form: 16 bytes in base64.
@@ -98,6 +99,8 @@ pub struct Parts {
     pub log: Log,
     /// The consumer groups.
     pub groups: Groups,
+    /// The transactions.
+    pub txns: Txns,
     /// Where to count.
     pub metrics: Registry,
     /// Who runs the listeners, and stops them and their connections.
@@ -159,6 +162,7 @@ pub async fn serve(config: &Config, parts: Parts) -> Result<Kafka, Error> {
         clock: parts.clock,
         log: parts.log,
         groups: parts.groups,
+        txns: parts.txns,
         settings,
     });
     let places = Arc::new(Semaphore::new(config.limits.max_connections));

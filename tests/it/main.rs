@@ -6,3 +6,4 @@ mod groups;
 mod kafka;
 mod limits;
 mod support;
+mod transactions;
