@@ -174,13 +174,14 @@ impl Worker<'_> {
                 );
                 source.position = bounds.high_watermark;
             }
-            if source.position >= bounds.high_watermark {
+            // What an open transaction holds up may never have been.
+            if source.position >= bounds.last_stable {
                 self.mark_dirty(index);
                 index += 1;
                 continue;
             }
             let (partition, position) = (source.partition.clone(), source.position);
-            let slice = match self.host.log.read(&partition, position, READ_BYTES).await {
+            let slice = match self.host.log.read_committed(&partition, position, READ_BYTES).await {
                 Ok(slice) => slice,
                 // Trimmed or deleted between the look and the read.
                 Err(log::Error::OutOfRange { .. }) => continue,
@@ -197,6 +198,10 @@ impl Worker<'_> {
                     reason,
                 })?;
                 if header.last_offset() < self.sources[index].position {
+                    continue;
+                }
+                if slice.hides(&header) {
+                    self.sources[index].position = header.last_offset() + 1;
                     continue;
                 }
                 let full = self.take_batch(index, header, bytes).await?;
@@ -222,8 +227,6 @@ impl Worker<'_> {
         let mut unreadable = None;
         let mut since_yield = 0;
         match batch::check(bytes).and_then(|_| unpacker.records(bytes)) {
-            // The end of somebody's transaction: nothing to read.
-            Ok(_) | Err(crate::record::BatchError::Control) if header.is_control() => {}
             Err(reason) => unreadable = Some(reason),
             Ok(records) => {
                 for record in records {
