@@ -24,7 +24,6 @@ const NOW_MS: i64 = 1_800_000_000_000;
 fn rig(config: Config) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let log_config = log::Config {
-        dir: dir.path().to_owned(),
         quota_bytes: Some(16 << 20),
         durability: Durability::Strict,
         linger: Duration::ZERO,
@@ -32,6 +31,7 @@ fn rig(config: Config) -> Rig {
         on_full: OnFull::DropOldest,
         memory_limit_bytes: 4 << 20,
         clock: Arc::new(|| NOW_MS),
+        ..log::Config::new(dir.path())
     };
     let log = Log::open(log_config, &Registry::default()).unwrap();
     let groups = Groups::new(log.clone(), config, Arc::new(|| NOW_MS), &Registry::default());

@@ -269,7 +269,6 @@ fn prepare(stream: &TcpStream) {
 fn tests_log() -> (Log, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory for a test");
     let config = crate::log::Config {
-        dir: dir.path().to_owned(),
         quota_bytes: Some(16 << 20),
         durability: crate::log::Durability::Strict,
         linger: Duration::ZERO,
@@ -277,6 +276,7 @@ fn tests_log() -> (Log, tempfile::TempDir) {
         on_full: crate::log::OnFull::DropOldest,
         memory_limit_bytes: 8 << 20,
         clock: Arc::new(|| 1_700_000_000_000),
+        ..crate::log::Config::new(dir.path())
     };
     (Log::open(config, &Registry::default()).expect("a log for a test"), dir)
 }

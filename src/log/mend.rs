@@ -91,6 +91,7 @@ impl Known {
                 Frame::State { key, value: None } => {
                     self.state.remove(*key);
                 }
+                Frame::Noted { .. } => {}
             }
         }
     }

@@ -7,7 +7,6 @@ use crate::log::{Change, Config, Durability, OnFull, Write};
 
 fn open(dir: &std::path::Path) -> Log {
     let config = Config {
-        dir: dir.to_owned(),
         quota_bytes: Some(16 << 20),
         durability: Durability::Strict,
         linger: Duration::ZERO,
@@ -15,6 +14,7 @@ fn open(dir: &std::path::Path) -> Log {
         on_full: OnFull::DropOldest,
         memory_limit_bytes: 4 << 20,
         clock: Arc::new(|| 1_700_000_000_000),
+        ..Config::new(dir)
     };
     Log::open(config, &crate::metrics::Registry::default()).unwrap()
 }
