@@ -99,7 +99,11 @@ fn users_of(path: &Path, krate: &str, users: &mut BTreeSet<String>) {
     }
 }
 
+/// The text of a Rust file without its comments; nothing of what lies beside it (a data file of an older format).
 fn code(path: &Path) -> String {
+    if path.extension().is_none_or(|e| e != "rs") {
+        return String::new();
+    }
     let text = fs::read_to_string(path).unwrap();
     text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
