@@ -6,7 +6,8 @@ mod gather;
 pub mod status;
 
 use std::{
-    io,
+    io::{self, Read as _},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,14 +17,21 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    body::{Body, Bytes},
+    extract::{ConnectInfo, State},
     http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
+use futures_util::stream;
 pub use gather::Parts;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::log;
+
+/// A backup is sent in parts of this size.
+const BACKUP_PART_BYTES: usize = 256 << 10;
 
 /// `[admin]`.
 #[derive(Clone, Debug, serde::Deserialize)]
@@ -86,8 +94,11 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/backup", get(backup))
         .with_state(Arc::new(Shared { parts, is_ready }));
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 /// Alive: the log's writer moves. What systemd's watchdog is fed by, for those who watch over HTTP.
@@ -117,4 +128,33 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 
 async fn status(State(shared): State<Arc<Shared>>) -> Json<status::Status> {
     Json(shared.parts.status())
+}
+
+/// A copy of the log's file. For this machine only: it is everything that the log holds.
+async fn backup(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    State(shared): State<Arc<Shared>>,
+) -> Result<impl IntoResponse, (StatusCode, String)> {
+    if !peer.ip().is_loopback() {
+        return Err((StatusCode::FORBIDDEN, "a backup is given to this machine only\n".into()));
+    }
+    let failed = |e: &dyn std::fmt::Display| (StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n"));
+    let file = shared.parts.log.backup().await.map_err(|e| match e {
+        log::Error::Full => failed(&"no room for a copy on the disk of the data directory"),
+        e => failed(&e),
+    })?;
+    let length = file.metadata().map_err(|e| failed(&e))?.len();
+    let parts = stream::try_unfold(file, |mut file| async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut part = vec![0; BACKUP_PART_BYTES];
+            let count = file.read(&mut part)?;
+            part.truncate(count);
+            Ok::<_, io::Error>((Bytes::from(part), file))
+        });
+        let (part, file) = read.await.map_err(io::Error::other)??;
+        Ok::<_, io::Error>((!part.is_empty()).then_some((part, file)))
+    });
+    let head =
+        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, length.to_string())];
+    Ok((head, Body::from_stream(parts)))
 }

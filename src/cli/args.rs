@@ -113,6 +113,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: MirrorCommand,
     },
+    /// Verify, back up, restore and export the log's file
+    Log {
+        #[command(subcommand)]
+        command: LogCommand,
+    },
     /// Version, commit, target and LMDB's version
     Version,
     /// Print a completion script
@@ -282,6 +287,54 @@ pub(super) enum GroupsCommand {
         /// Their names
         #[arg(required = true)]
         groups: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LogCommand {
+    /// Check every checksum and offset of a log without a daemon; exit 1 if it is damaged
+    Verify {
+        /// A data directory, backup or quarantined file [default: the configuration's directory]
+        source: Option<PathBuf>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Configuration file that names the directory
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Copy the log of the running daemon into a new directory, as it is at one moment
+    Backup {
+        /// The directory, made if it is missing
+        destination: PathBuf,
+        /// The daemon's admin address [default: the configuration's]
+        #[arg(long, value_name = "HOST:PORT", env = "BROOKLET_ADMIN")]
+        admin: Option<String>,
+        /// Configuration file that names the admin address
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Make a backup the log of a directory that has none; stop the daemon first
+    Restore {
+        /// The backup: its directory or file
+        source: PathBuf,
+        /// Where the log will lie [default: the configuration's directory]
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Configuration file that names the directory
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print records as JSON lines without a daemon, also from a backup or a quarantined file
+    Export {
+        /// Which topics; all without
+        topics: Vec<String>,
+        /// A data directory, backup or quarantined file [default: the configuration's directory]
+        #[arg(long, value_name = "PATH")]
+        from: Option<PathBuf>,
+        /// Configuration file that names the directory
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 

@@ -227,7 +227,7 @@ impl Printer {
 }
 
 /// A record as JSON: keys and values as text where they are UTF-8, else in base64 under another name.
-fn json_line(topic: &str, partition: i32, record: &RecordView<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
+pub(super) fn json_line(topic: &str, partition: i32, record: &RecordView<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
     let mut line = serde_json::Map::new();
     line.insert("topic".into(), topic.into());
     line.insert("partition".into(), partition.into());

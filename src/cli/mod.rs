@@ -9,6 +9,7 @@ mod broker;
 mod consume;
 mod groups;
 mod http;
+mod log;
 mod manual;
 mod member;
 mod mirror;
@@ -78,6 +79,7 @@ fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Mirror { command: MirrorCommand::Gaps { admin, json, config } } => {
             mirror::gaps(admin, config.as_deref(), json)
         }
+        Command::Log { command } => log::log(command),
         Command::Version => {
             print(&version())?;
             Ok(())

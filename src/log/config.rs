@@ -84,5 +84,12 @@ pub(super) fn quota(config: &Config, directory: &Directory) -> u64 {
         (directory.free_bytes().unwrap_or(0) + own) / 4
     };
     let quota = config.quota_bytes.unwrap_or_else(|| share().min(DEFAULT_QUOTA_BYTES));
+    if quota > store::quota_cap() {
+        tracing::warn!(
+            "log.quota is {} MiB, and this build's address space holds {} MiB: that is the quota; a 64-bit system takes more",
+            quota >> 20,
+            store::quota_cap() >> 20
+        );
+    }
     quota.clamp(LEAST_QUOTA_BYTES, store::quota_cap())
 }

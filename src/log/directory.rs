@@ -18,7 +18,7 @@ use rustix::{
 use super::{Error, layout::PAGE_BYTES};
 
 /// File of the lock; it holds the process id of the owner and is never removed.
-const LOCK_FILE: &str = "brooklet.lock";
+pub(super) const LOCK_FILE: &str = "brooklet.lock";
 /// LMDB's own name for its file.
 pub(super) const DATA_FILE: &str = "data.mdb";
 pub(super) const LMDB_MAGIC: [u8; 4] = 0xBEEF_C0DE_u32.to_le_bytes();

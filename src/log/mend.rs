@@ -52,8 +52,10 @@ pub(super) struct Loss<'a> {
     pub(super) copy: Option<&'a Path>,
     /// No more bytes than these were lost of the newest records.
     pub(super) bytes: u64,
-    /// Topics and numbers may be missing from the state.
-    pub(super) is_state_incomplete: bool,
+    /// Topics may be missing from the state.
+    pub(super) has_lost_names: bool,
+    /// Numbers may have been given out that are not known of.
+    pub(super) has_lost_numbers: bool,
     pub(super) time_ms: i64,
 }
 
@@ -104,18 +106,13 @@ impl Known {
     /// The state that mends the loss.
     pub(super) fn mend(&self, loss: &Loss<'_>) -> Frames {
         let mut frames = Frames::new();
-        let (mut names, mut bounds, mut numbers) = (BTreeMap::new(), BTreeMap::new(), None);
-        let (mut partition, mut producer) = (0, self.producer);
+        let mut names = names(&self.state);
+        let (mut bounds, mut numbers) = (BTreeMap::new(), None);
+        let mut producer = self.producer;
         let prefix = state_key(OWN, &[]);
         for (key, value) in self.state.range(prefix.clone()..) {
             let Some(rest) = key.strip_prefix(&prefix[..]) else { break };
             match own_key(rest) {
-                Some(Own::Topic(name)) => {
-                    for (index, id) in (0..).zip(Record::decode(value).iter().flat_map(Record::numbers)) {
-                        names.insert(id, (name.to_owned(), index));
-                        partition = partition.max(id.saturating_add(1));
-                    }
-                }
                 Some(Own::Bounds(id)) => {
                     bounds.insert(id, decode_bounds(value).unwrap_or_default());
                 }
@@ -124,17 +121,19 @@ impl Known {
                     let id = key.last_chunk().map_or(0, |id| i64::from_be_bytes(*id));
                     producer = producer.max(id.saturating_add(1));
                 }
-                Some(Own::Aborted(_)) | None => {}
+                Some(Own::Topic(_) | Own::Aborted(_)) | None => {}
             }
         }
-        partition = self.ends.keys().map(|id| id.saturating_add(1)).max().unwrap_or(0).max(partition);
-        if loss.is_state_incomplete {
+        let partition = self.ends.keys().chain(names.keys()).max().map_or(0, |id| id.saturating_add(1));
+        if loss.has_lost_names {
             for id in self.ends.keys().filter(|id| !names.contains_key(id)).copied().collect::<Vec<_>>() {
                 let name = format!("lost.{id}");
                 let record = Record::lost(id, random_id());
                 frames.push((topic_key(&name), Some(record.encode())));
                 names.insert(id, (name, 0));
             }
+        }
+        if loss.has_lost_numbers {
             let known = numbers.unwrap_or_default();
             let numbers = Numbers {
                 partition: known.partition.max(partition).saturating_add(PARTITION_GAP),
@@ -189,6 +188,20 @@ impl Known {
         list(&self.state, missing, &mut frames);
         frames
     }
+}
+
+/// Topic and index of every partition, by its number in the file.
+pub(super) fn names(state: &BTreeMap<Vec<u8>, Vec<u8>>) -> BTreeMap<u32, (String, i32)> {
+    let prefix = state_key(OWN, &[]);
+    let mut names = BTreeMap::new();
+    for (key, value) in state.range(prefix.clone()..) {
+        let Some(rest) = key.strip_prefix(&prefix[..]) else { break };
+        let Some(Own::Topic(name)) = own_key(rest) else { continue };
+        for (index, id) in (0..).zip(Record::decode(value).iter().flat_map(Record::numbers)) {
+            names.insert(id, (name.to_owned(), index));
+        }
+    }
+    names
 }
 
 /// Puts entries behind those that are listed already.

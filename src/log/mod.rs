@@ -7,6 +7,7 @@
 
 mod aborted;
 mod admission;
+mod archive;
 mod catalogue;
 mod change;
 mod commit;
@@ -59,6 +60,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::{
     aborted::Aborted,
+    archive::{Report, Take, export, restore, verify},
     config::{Clock, Config, Durability, OnFull},
     error::{Error, SequenceError},
     events::{EVENTS_TOPIC, Event, Kind as EventKind},
@@ -389,6 +391,17 @@ impl Log {
     /// [`Error::Stopped`].
     pub fn quarantined(&self) -> Result<Vec<Quarantined>, Error> {
         damage::listed(&self.0.shared)
+    }
+
+    /// A copy of the log as it is now, without its free pages, in a file that has no name; it is gone once closed. Takes
+    /// as much of the disk as the log has live data; commits go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the disk has no room for it, and [`Error::Stopped`].
+    pub async fn backup(&self) -> Result<std::fs::File, Error> {
+        let shared = Arc::clone(&self.0.shared);
+        let done = tokio::task::spawn_blocking(move || shared.with_store(store::Store::copy)).await;
+        done.unwrap_or_else(|_| Err(Error::Stopped("a backup of the log was cut off".into())))
     }
 
     /// Figures for status, metrics and the watchdog.

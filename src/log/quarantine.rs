@@ -5,6 +5,7 @@
 //! entry goes into the topic of events once.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -12,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::recovery::Hole;
+use super::{layout::state_key, recovery::Hole};
 use crate::record::Offset;
 
 /// Owner of the list in the state.
@@ -93,6 +94,13 @@ impl Entry {
 /// The name that a damaged data file will have.
 pub(super) fn file_name(data_dir: &Path) -> io::Result<PathBuf> {
     Ok(free_name(&directory(data_dir)?, "data", "mdb"))
+}
+
+/// The list in a state that was read without LMDB.
+pub(super) fn listed(state: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<Quarantined> {
+    let prefix = state_key(OWNER, &[]);
+    let entries = state.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+    entries.filter_map(|(_, value)| Some(Entry::decode(value)?.what)).collect()
 }
 
 /// Puts the damaged data file aside under that name; as a second name where the file system has such, so that there is a

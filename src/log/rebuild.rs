@@ -123,7 +123,8 @@ impl Build<'_> {
             reason: self.reason,
             copy: Some(self.copy),
             bytes: self.pages.file_bytes,
-            is_state_incomplete,
+            has_lost_names: is_state_incomplete,
+            has_lost_numbers: is_state_incomplete,
             time_ms: self.time_ms,
         });
         let incarnation = self.haul.incarnation.filter(|_| !is_in_doubt).unwrap_or_else(random_id);

@@ -27,7 +27,7 @@ use super::{
     partition::Part,
     producers::Producers,
     quarantine,
-    repair::repair,
+    repair::{Doubt, repair},
     retention::{Policy, intake_s},
     store::Store,
 };
@@ -87,7 +87,7 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
     let format = format(store, &file)?;
     migrate(store, format)?;
     if !bad.is_empty() {
-        repair(store, Format { version: FORMAT_VERSION, ..format }, bad, time_ms)
+        repair(store, Format { version: FORMAT_VERSION, ..format }, Doubt::Damaged(bad), time_ms)
             .map_err(|e| Error::Open(format!("cannot mend {file}: {e}; make room on the disk")))?;
     }
     let incarnation = self::format(store, &file)?.incarnation;
@@ -140,6 +140,13 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
         let kept_from = bounds.get(&id).map_or(0, |(start, _)| *start);
         match by_id.get(&id) {
             Some(part) if chunk.last() >= kept_from => {
+                let whole = Hole { partition: part.name.clone(), from: chunk.base, to: chunk.last() };
+                if listed.iter().any(|known| known.covers(&whole))
+                    && !store.is_deletable(&txn, key).map_err(unreadable)?
+                {
+                    // Damaged where LMDB would look: it was taken out of the index and had to stay in the file.
+                    continue;
+                }
                 let mut inner = part.lock();
                 if !inner.chunks.is_empty() && inner.next != chunk.base {
                     let hole = Hole { partition: part.name.clone(), from: inner.next, to: chunk.base - 1 };

@@ -15,8 +15,21 @@ use super::{
     store::Store,
 };
 
-/// Deletes the values and notes what is missing.
-pub(super) fn repair(store: &Store, format: Format, bad: &[Bad], time_ms: i64) -> Result<()> {
+/// Why the log is in doubt.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Doubt<'a> {
+    /// These values are damaged.
+    Damaged(&'a [Bad]),
+    /// The file is an older copy.
+    Restored,
+}
+
+/// Deletes damaged values and notes what is missing.
+pub(super) fn repair(store: &Store, format: Format, doubt: Doubt<'_>, time_ms: i64) -> Result<()> {
+    let bad = match doubt {
+        Doubt::Damaged(bad) => bad,
+        Doubt::Restored => &[],
+    };
     let mut known = Known::default();
     let (mut is_journal, mut next_seq) = (false, 0);
     let txn = store.read_txn().map_err(|e| heed::Error::Io(std::io::Error::other(e)))?;
@@ -52,8 +65,15 @@ pub(super) fn repair(store: &Store, format: Format, bad: &[Bad], time_ms: i64) -
         }
     }
     drop(txn);
+    let is_restored = matches!(doubt, Doubt::Restored);
+    if is_restored {
+        known.sure.clear();
+    }
     let what = if is_journal { "a journal entry" } else { "a state entry" };
-    let reason = format!("{what} of the data file was damaged");
+    let reason = match doubt {
+        Doubt::Damaged(_) => format!("{what} of the data file was damaged"),
+        Doubt::Restored => "the log was restored from a backup".to_owned(),
+    };
     let copies: Vec<_> = bad.iter().map(|bad| keep_value(store.data_dir(), &bad.bytes)).collect();
     for bad in bad {
         tracing::error!(key = %bad.key.escape_ascii(), bytes = bad.bytes.len(), "damaged; it is taken out of the data file");
@@ -62,7 +82,8 @@ pub(super) fn repair(store: &Store, format: Format, bad: &[Bad], time_ms: i64) -
         reason: &reason,
         copy: copies.iter().flatten().next().map(|path| &**path),
         bytes: bad.iter().map(|bad| bad.bytes.len() as u64).sum(),
-        is_state_incomplete: true,
+        has_lost_names: !is_restored,
+        has_lost_numbers: true,
         time_ms,
     });
     let mut txn = store.write_txn()?;

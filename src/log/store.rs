@@ -6,13 +6,15 @@
 
 use std::{
     fs::File,
-    io::Write as _,
+    io::{Seek as _, Write as _},
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls, types};
+use heed::{
+    CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls, types,
+};
 
 use rustix::io::Errno;
 
@@ -30,6 +32,8 @@ const GROWTH_BYTES: u64 = 1 << 20;
 /// Values looked up before the map's resident pages are given back. Finding a value touches its first page, and the
 /// kernel maps the 64 KiB around it with it: this is 2 MiB.
 const MOST_TOUCHED: usize = 32;
+/// How often the map's pages are given back while a backup is copied.
+const RELEASE_EVERY: std::time::Duration = std::time::Duration::from_millis(20);
 /// Map sizes are multiples of the largest page size of a kernel we meet.
 const MAP_STEP_BYTES: u64 = 64 << 10;
 
@@ -316,7 +320,7 @@ impl Store {
 
     /// Whether LMDB may delete the value: it frees as many pages as the first of them says, from the page on that it says
     /// it is. Damaged, they would be pages of somebody else. True where it cannot be told.
-    fn is_deletable(&self, txn: &RoTxn<'_>, key: &[u8]) -> heed::Result<bool> {
+    pub(super) fn is_deletable(&self, txn: &RoTxn<'_>, key: &[u8]) -> heed::Result<bool> {
         let Some(value) = self.db.get(txn, key)? else { return Ok(true) };
         let Some(place) = self.place(value) else { return Ok(true) };
         // Such values begin behind a page's header, and are longer than what a leaf takes.
@@ -351,6 +355,39 @@ impl Store {
             },
         }
         Ok(chunk.is_said_by(partition, &head))
+    }
+
+    /// Copies everything that is live to a file without a name in the data directory.
+    pub(super) fn copy(&self) -> Result<File, Error> {
+        let failed = |e: &dyn std::fmt::Display| Error::Stopped(format!("cannot copy the data file: {e}"));
+        let live = {
+            let txn = self.read_txn()?;
+            let stat = self.db.stat(&txn).map_err(|e| failed(&e))?;
+            (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64 * self.page_bytes
+        };
+        if self.directory.free_bytes().is_some_and(|free| free < live + RESERVE_BYTES) {
+            return Err(Error::Full);
+        }
+        let path = self.data_dir().join("backup.tmp");
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(|e| failed(&e))?;
+        std::fs::remove_file(&path).map_err(|e| failed(&e))?;
+        let is_done = AtomicBool::new(false);
+        // LMDB copies through the map; its pages would stay resident here.
+        let copied = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(RELEASE_EVERY);
+                    self.release_pages();
+                }
+            });
+            let copied = self.env.copy_to_file(&mut file, CompactionOption::Enabled);
+            is_done.store(true, Ordering::Relaxed);
+            copied
+        });
+        copied.map_err(|e| failed(&e))?;
+        file.rewind().map_err(|e| failed(&e))?;
+        Ok(file)
     }
 
     pub(super) fn data_dir(&self) -> &Path {

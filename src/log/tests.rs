@@ -10,6 +10,7 @@ use std::{
 use super::{header::tests::batch, *};
 use crate::{metrics::Registry, record::Partition};
 
+mod archive;
 mod damage;
 mod deletion;
 mod disk;

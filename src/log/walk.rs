@@ -102,9 +102,9 @@ impl<'f> Walk<'f> {
 
     /// Walks over the list of free pages and checks that with it every page is accounted for. After [`Self::main`].
     pub(super) fn free(&mut self, meta: &Meta) {
-        let mut lists: Vec<(u64, Result<Vec<u64>, u64>)> = Vec::new();
         let mut wrong = Vec::new();
-        let pages = self.pages;
+        let (mut free, mut free_count) = (Bits::new(self.end), 0);
+        let (pages, end) = (self.pages, self.end);
         self.tree(meta.free, true, &mut |key, value| {
             let Some(txn) = free_key(key).filter(|txn| *txn <= meta.txn) else {
                 return wrong.push("the list of free pages has a key that cannot be".to_owned());
@@ -117,29 +117,26 @@ impl<'f> Walk<'f> {
                     own.as_deref()
                 }
             };
-            let list = value.and_then(|value| free_pages(value).map(Iterator::collect));
-            lists.push((txn, list.ok_or(txn)));
-        });
-        let mut free_count = 0;
-        let last = meta.last_page;
-        let mut free = Bits::new(self.end);
-        for (txn, list) in lists {
-            let Ok(list) = list else {
-                wrong.push(format!("the free pages of transaction {txn} cannot be read"));
-                continue;
+            let Some(list) = value.and_then(free_pages) else {
+                return wrong.push(format!("the free pages of transaction {txn} cannot be read"));
             };
-            if list.windows(2).any(|pair| pair[0] <= pair[1]) {
-                wrong.push(format!("the free pages of transaction {txn} are not in order"));
-            }
+            let mut before = u64::MAX;
             for page in list {
                 free_count += 1;
-                if page < META_PAGES || page > last {
-                    wrong.push(format!("page {page} is free, and not in the file"));
-                } else if page < self.end && (self.used.get(page) || free.set(page)) {
-                    wrong.push(format!("page {page} is free, and in use"));
+                if !(META_PAGES..=meta.last_page).contains(&page) || page >= before {
+                    return wrong.push(format!("the free pages of transaction {txn} cannot be, at page {page}"));
                 }
+                // Free pages at the end need not be in the file.
+                if page < end && free.set(page) {
+                    return wrong.push(format!("page {page} is free twice"));
+                }
+                before = page;
             }
+        });
+        if free.overlaps(&self.used) {
+            wrong.push("a page is free, and in use".into());
         }
+        let last = meta.last_page;
         let accounted = META_PAGES + self.used_count + free_count;
         if wrong.is_empty() && self.faults.is_empty() && accounted != last + 1 {
             wrong.push(format!("{accounted} pages are accounted for, of {}", last + 1));
@@ -266,8 +263,8 @@ impl Bits {
         Self(vec![0; usize::try_from(count.div_ceil(64)).unwrap_or(0)])
     }
 
-    fn get(&self, at: u64) -> bool {
-        usize::try_from(at / 64).ok().and_then(|word| self.0.get(word)).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    fn overlaps(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).any(|(a, b)| a & b != 0)
     }
 
     /// Sets a bit and says whether it was set before; true as well where there is none.
