@@ -143,6 +143,7 @@ cases! {
     alter_partition_reassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse,
     list_partition_reassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse,
     offset_delete OffsetDeleteRequest OffsetDeleteResponse,
+    describe_quorum DescribeQuorumRequest DescribeQuorumResponse,
     describe_cluster DescribeClusterRequest DescribeClusterResponse,
     describe_producers DescribeProducersRequest DescribeProducersResponse,
     describe_transactions DescribeTransactionsRequest DescribeTransactionsResponse,

@@ -29,6 +29,7 @@ pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod describe_quorum;
 pub mod describe_topic_partitions;
 pub mod describe_transactions;
 pub mod elect_leaders;
@@ -201,6 +202,7 @@ apis! {
     45 AlterPartitionReassignments in alter_partition_reassignments: AlterPartitionReassignmentsRequest,
     46 ListPartitionReassignments in list_partition_reassignments: ListPartitionReassignmentsRequest,
     47 OffsetDelete in offset_delete: OffsetDeleteRequest,
+    55 DescribeQuorum in describe_quorum: DescribeQuorumRequest,
     60 DescribeCluster in describe_cluster: DescribeClusterRequest,
     61 DescribeProducers in describe_producers: DescribeProducersRequest,
     65 DescribeTransactions in describe_transactions: DescribeTransactionsRequest,

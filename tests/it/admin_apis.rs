@@ -15,7 +15,8 @@ use brooklet::{
         describe_cluster::DescribeClusterRequest,
         describe_configs::{DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResult},
         describe_log_dirs::DescribeLogDirsRequest,
-        describe_topic_partitions as pages, elect_leaders, incremental_alter_configs as incremental,
+        describe_quorum as quorum, describe_topic_partitions as pages, elect_leaders,
+        incremental_alter_configs as incremental,
         list_config_resources::ListConfigResourcesRequest,
         list_partition_reassignments::ListPartitionReassignmentsRequest,
         metadata::MetadataRequest,
@@ -382,6 +383,21 @@ async fn one_node_says_so() {
     }
     let controllers = DescribeClusterRequest { endpoint_type: 2, ..Default::default() };
     assert_eq!(client.call(&controllers, 2).await.error_code, ErrorCode::MISMATCHED_ENDPOINT_TYPE);
+
+    for version in 0..=2 {
+        let of = |name: &str, index| quorum::TopicRequest {
+            topic_name: name.into(),
+            partitions: vec![quorum::PartitionRequest { partition_index: index }],
+        };
+        let topics = vec![of("__cluster_metadata", 0), of("__cluster_metadata", 1), of("t", 0)];
+        let mut seen = client.call(&quorum::DescribeQuorumRequest { topics }, version).await.topics;
+        let codes: Vec<_> = seen.iter().map(|topic| topic.partitions[0].error_code).collect();
+        let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+        assert_eq!(codes, [ErrorCode::NONE, unknown, unknown], "version {version}");
+        let quorum = seen.remove(0).partitions.remove(0);
+        assert_eq!((quorum.leader_id, quorum.leader_epoch, quorum.high_watermark), (1, 0, 0));
+        assert_eq!(quorum.current_voters.iter().map(|voter| voter.replica_id).collect::<Vec<_>>(), [1]);
+    }
 
     let mut epoch_end = async |leader_epoch, current_leader_epoch| {
         let partitions = vec![epochs::OffsetForLeaderPartition { partition: 0, current_leader_epoch, leader_epoch }];

@@ -159,6 +159,7 @@ table! {
     AlterPartitionReassignments in alter_partition_reassignments: 0..=0,
     ListPartitionReassignments in list_partition_reassignments: 0..=0,
     OffsetDelete in offset_delete: 0..=0,
+    DescribeQuorum in describe_quorum: 0..=2,
     DescribeCluster in describe_cluster: 0..=2,
     ListConfigResources in list_config_resources: 0..=1,
     DescribeTopicPartitions in describe_topic_partitions: 0..=0,
