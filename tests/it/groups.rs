@@ -8,11 +8,13 @@ use brooklet::wire::{
     delete_groups::DeleteGroupsRequest,
     delete_topics::DeleteTopicsRequest,
     describe_groups::{DescribeGroupsRequest, DescribedGroup},
+    describe_topic_partitions::DescribeTopicPartitionsRequest,
     find_coordinator::FindCoordinatorRequest,
     heartbeat::HeartbeatRequest,
     join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse},
     leave_group::{LeaveGroupRequest, MemberIdentity},
     list_groups::ListGroupsRequest,
+    metadata::MetadataRequest,
     offset_commit::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic},
     offset_delete::{OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
     offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
@@ -20,7 +22,10 @@ use brooklet::wire::{
 };
 use bytes::Bytes;
 
-use crate::support::{Broker, Client, PATIENCE};
+use crate::{
+    kafka::produce_request,
+    support::{Broker, Client, PATIENCE, batch},
+};
 
 /// A subscription to the topic `t`, as a consumer writes it.
 const SUBSCRIPTION: &[u8] = b"\0\0\0\0\0\x01\0\x01t\0\0\0\0";
@@ -422,4 +427,27 @@ async fn this_node_coordinates_everything_it_knows() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn the_first_group_makes_the_internal_topic_that_clients_look_for() {
+    let broker = Broker::start().await;
+    let mut client = broker.connect().await;
+    let named = |name: &str| FindCoordinatorRequest { key: name.into(), ..Default::default() };
+    let of_transaction = FindCoordinatorRequest { key_type: 1, ..named("t") };
+    client.call(&of_transaction, 3).await;
+    assert!(broker.log.topics().borrow().by_name.is_empty(), "transactions need none");
+    client.call(&named("g"), 3).await;
+    client.call(&named("h"), 3).await;
+    broker.topic("plain", 1, &[]).await;
+
+    let seen = client.call(&MetadataRequest { topics: None, ..Default::default() }, 12).await.topics;
+    let seen: Vec<_> = seen.iter().map(|t| (t.name.as_deref().unwrap(), t.is_internal)).collect();
+    assert_eq!(seen, [("__consumer_offsets", true), ("plain", false)]);
+    let pages = client.call(&DescribeTopicPartitionsRequest::default(), 0).await.topics;
+    assert_eq!(pages.iter().map(|t| t.is_internal).collect::<Vec<_>>(), [true, false]);
+
+    let request = produce_request("__consumer_offsets", 0, batch(&["a"]), -1);
+    let refused = client.call(&request, 9).await.responses[0].partition_responses[0].error_code;
+    assert_eq!(refused, ErrorCode::INVALID_TOPIC_EXCEPTION, "as Kafka does");
 }

@@ -6,7 +6,7 @@
 
 use super::{
     Close, Context, LEADER_EPOCH,
-    metadata::{TOPIC_OPERATIONS, check_name},
+    metadata::{TOPIC_OPERATIONS, check_name, is_internal},
 };
 use crate::wire::{
     ErrorCode,
@@ -59,6 +59,7 @@ pub(super) async fn handle(
         response.topics.push(DescribeTopicPartitionsResponseTopic {
             name: Some(name.clone()),
             topic_id: topic.id,
+            is_internal: is_internal(&name),
             partitions: (first..end).map(|index| partition(context.broker.node_id, index)).collect(),
             topic_authorized_operations: TOPIC_OPERATIONS,
             ..Default::default()

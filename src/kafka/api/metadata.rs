@@ -35,6 +35,14 @@ pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// What may be done with the cluster.
 pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
+/// The topic in which Kafka keeps the offsets of groups.
+pub(super) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Whether Kafka keeps the topic for itself: patterns of consumers leave it out, and producers may not write it.
+pub(super) fn is_internal(name: &str) -> bool {
+    name == OFFSETS_TOPIC || name == "__transaction_state"
+}
+
 const NO_ID: TopicId = [0; 16];
 
 pub(super) async fn handle(context: &Context<'_>, request: MetadataRequest) -> Result<MetadataResponse, Close> {
@@ -179,6 +187,7 @@ fn described(context: &Context<'_>, topic: &Topic) -> MetadataResponseTopic {
     MetadataResponseTopic {
         name: Some(topic.name.to_string()),
         topic_id: topic.id,
+        is_internal: is_internal(&topic.name),
         partitions: partitions.collect(),
         ..Default::default()
     }

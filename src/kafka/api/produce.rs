@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Close, Context, Maybe, error_code, partition_of};
+use super::{Close, Context, Maybe, error_code, metadata::is_internal, partition_of};
 use crate::{
     log::{Append, Error as LogError, Topic, Urgency, Write},
     record::{BatchError, Codec, Unpacker, batch},
@@ -163,6 +163,10 @@ fn check(
         _ => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
     };
     let topic = topic.ok_or_else(|| Refusal::new(unknown, "no such topic"))?;
+    if is_internal(&topic.name) {
+        let message = format!("cannot append to internal topic {}", topic.name);
+        return Err(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message));
+    }
     let partition = partition_of(topic, data.index)
         .ok_or_else(|| Refusal::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "no such partition"))?;
     let bytes = data.records.unwrap_or_default();

@@ -105,7 +105,7 @@ pub(super) const BROKER: &[Setting] = &[
     Setting::new("offsets.commit.timeout.ms", Int, "5000", Range(1, I32), Fixed, NONE, "Without effect."),
     Setting::new("offsets.retention.check.interval.ms", Long, "600000", Range(1, MAX), Fixed, NONE, "Without effect."),
     Setting::new("offsets.retention.minutes", Int, "2147483647", Range(1, I32), Static, NONE, "How long the offsets of an empty group are kept. Practically for ever, unlike Kafka: boards sleep for weeks."),
-    Setting::new("offsets.topic.num.partitions", Int, "1", Range(1, I32), Fixed, NONE, "Without effect: offsets are kept in the log's state."),
+    Setting::new("offsets.topic.num.partitions", Int, "1", Range(1, I32), Fixed, NONE, "Partitions of __consumer_offsets, which is empty: offsets are kept in the log's state."),
     Setting::new("offsets.topic.replication.factor", Short, "1", Range(1, 32_767), Fixed, NONE, "Without effect: offsets are kept in the log's state."),
     Setting::new("offsets.topic.segment.bytes", Int, "104857600", Range(1, I32), Fixed, NONE, "Without effect: offsets are kept in the log's state."),
     Setting::new("process.roles", List, "broker,controller", Anything, Fixed, NONE, "Both in one."),
