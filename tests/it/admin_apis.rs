@@ -299,6 +299,9 @@ async fn settings_change_one_by_one_or_all_at_once() {
     assert_eq!(value_of(c, TOPIC, "t", "retention.ms").await, (Some("11".into()), 3));
     assert_eq!(alter(c, BROKER, "1", &[("log.retention.ms", set, Some("12"))]).await, ErrorCode::NONE);
     assert_eq!(value_of(c, TOPIC, "t", "retention.ms").await, (Some("12".into()), 2));
+    // librdkafka's tests set this one.
+    let kerberos = [("sasl.kerberos.min.time.before.relogin", set, Some("58000"))];
+    assert_eq!(alter(c, BROKER, "1", &kerberos).await, ErrorCode::NONE);
     assert_eq!(alter(c, BROKER, "1", &[("node.id", set, Some("5"))]).await, ErrorCode::INVALID_REQUEST);
     assert_eq!(describe(c, BROKER, "").await.configs.len(), 1);
 

@@ -120,6 +120,7 @@ pub(super) const BROKER: &[Setting] = &[
     Setting::new("replica.lag.time.max.ms", Long, "30000", Range(1, MAX), Fixed, NONE, "Without effect on one node."),
     Setting::new("request.timeout.ms", Int, "30000", Range(1, I32), Fixed, NONE, "A client that does not take its answer for this long is cut off."),
     Setting::new("sasl.enabled.mechanisms", List, "", Anything, Fixed, NONE, "None."),
+    Setting::new("sasl.kerberos.min.time.before.relogin", Long, "60000", Range(0, MAX), Accepted, NONE, "Without effect: there is no sign-in."),
     Setting::new("security.inter.broker.protocol", String, "PLAINTEXT", Anything, Fixed, NONE, "Without effect on one node."),
     Setting::new("socket.listen.backlog.size", Int, "128", Range(1, I32), Fixed, NONE, "Connections that may wait to be accepted."),
     Setting::new("socket.receive.buffer.bytes", Int, "-1", Range(-1, I32), Fixed, NONE, "Left to the kernel."),
