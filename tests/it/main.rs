@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin_apis;
+mod compatibility;
 mod groups;
 mod kafka;
 mod limits;
