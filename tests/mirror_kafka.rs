@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use brooklet::{
-    log::{Append, Change, Config as LogConfig, Durability, Log, OnFull, Write},
+    log::{Append, Change, Config as LogConfig, Log, OnFull, Write},
     metrics::Registry,
     mirror::{
         Config, Mirror,
@@ -25,14 +25,13 @@ fn kafka() -> String {
 
 fn open(dir: &Path) -> Log {
     let config = LogConfig {
-        dir: dir.to_path_buf(),
         quota_bytes: Some(512 << 20),
-        durability: Durability::Strict,
         linger: Duration::from_millis(20),
         ack_linger: Duration::from_millis(1),
         on_full: OnFull::Reject,
         memory_limit_bytes: 32 << 20,
         clock: Arc::new(now_ms),
+        ..LogConfig::new(dir)
     };
     Log::open(config, &Registry::default()).unwrap()
 }

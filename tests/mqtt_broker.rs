@@ -118,14 +118,12 @@ impl Edge {
     fn new(config: String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = log::Config {
-            dir: dir.path().to_owned(),
             quota_bytes: Some(256 << 20),
-            durability: log::Durability::Strict,
             linger: Duration::from_millis(250),
             ack_linger: Duration::from_millis(5),
-            on_full: log::OnFull::DropOldest,
             memory_limit_bytes: 32 << 20,
             clock: Arc::new(|| 1_700_000_000_000),
+            ..log::Config::new(dir.path())
         };
         let log = Log::open(settings, &brooklet::metrics::Registry::default()).unwrap();
         Self { _dir: dir, log, config, running: None }

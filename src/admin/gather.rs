@@ -6,7 +6,7 @@ use super::status;
 use crate::{
     connect,
     groups::{self, Groups},
-    log::{self, Log},
+    log::{self, Log, Wear},
     metrics::Registry,
     mirror::{Mirror, Mirrors},
     record::Partition,
@@ -55,6 +55,7 @@ impl Parts {
                 written_bytes: usage.written_bytes,
                 ingested_bytes: usage.ingested_bytes,
                 commits: usage.commits,
+                wear: wear(&usage.wear),
             },
             topics: self.topics(),
             groups: self.groups(),
@@ -136,6 +137,24 @@ impl Parts {
         counted("brooklet_log_gap_bytes_total", "Their bytes.", usage.gap_bytes);
         let quarantined = self.log.quarantined().map_or(0, |listed| listed.len() as u64);
         gauge("brooklet_log_quarantined", "Places of the log that are missing because of damage.", quarantined);
+        let wear = &usage.wear;
+        counted("brooklet_flash_written_bytes_total", "Bytes written since the file was made.", wear.total_bytes);
+        counted("brooklet_flash_payload_bytes_total", "Batch bytes of these.", wear.payload_bytes);
+        gauge("brooklet_flash_written_day_bytes", "Bytes in the last 24 hours of uptime.", wear.last_day_bytes);
+        let sparing = u64::from(wear.is_sparing);
+        gauge("brooklet_flash_budget_exceeded", "1 while producers wait longer to spare the card.", sparing);
+        if let Some(bytes) = wear.bytes_per_day() {
+            gauge("brooklet_flash_written_per_day_bytes", "Bytes per day of uptime on average.", bytes);
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "both are positive and round")]
+        {
+            if let Some(ratio) = wear.ratio() {
+                gauge("brooklet_flash_write_ratio_permille", "Bytes for 1000 of payload.", (ratio * 1000.0) as u64);
+            }
+            if let Some(years) = wear.years_left() {
+                gauge("brooklet_flash_days_left", "Days until the endurance is used up.", (years * 365.25) as u64);
+            }
+        }
         let uptime_s = self.since.elapsed().as_secs();
         gauge("brooklet_uptime_seconds", "Seconds since the daemon was ready.", uptime_s);
         if let Some((resident, anonymous)) = memory_bytes() {
@@ -148,6 +167,18 @@ impl Parts {
             set("brooklet_topic_records", "Offsets kept, over all partitions.", topic.records);
             set("brooklet_topic_bytes", "Bytes kept.", i64::try_from(topic.bytes).unwrap_or(i64::MAX));
         }
+    }
+}
+
+fn wear(wear: &Wear) -> status::Wear {
+    status::Wear {
+        last_day_bytes: wear.last_day_bytes,
+        per_day_bytes: wear.bytes_per_day(),
+        total_bytes: wear.total_bytes,
+        ratio: wear.ratio(),
+        budget_bytes: wear.budget_bytes_per_day,
+        is_sparing: wear.is_sparing,
+        years_left: wear.years_left(),
     }
 }
 

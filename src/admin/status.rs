@@ -92,6 +92,28 @@ pub struct Log {
     pub ingested_bytes: u64,
     /// Commits since start.
     pub commits: u64,
+    /// The wear of the card by the log.
+    #[serde(default)]
+    pub wear: Wear,
+}
+
+/// What the log has written to flash, over restarts. Days are days of uptime.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Wear {
+    /// Bytes in the last 24 hours of uptime.
+    pub last_day_bytes: u64,
+    /// Bytes per day on average, after the first hour.
+    pub per_day_bytes: Option<u64>,
+    /// Bytes since the data file was made.
+    pub total_bytes: u64,
+    /// Bytes written for each batch byte taken in.
+    pub ratio: Option<f64>,
+    /// Bytes a day from which on the card is spared.
+    pub budget_bytes: Option<u64>,
+    /// Whether that is so now: producers wait up to `linger`.
+    pub is_sparing: bool,
+    /// Years until the configured endurance is used up, at the average so far.
+    pub years_left: Option<f64>,
 }
 
 /// One topic.

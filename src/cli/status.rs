@@ -6,7 +6,10 @@ use super::{
     Failure, http, print,
     table::{Table, bytes, span_ms},
 };
-use crate::{admin::status::Status, config};
+use crate::{
+    admin::status::{Status, Wear},
+    config,
+};
 
 /// Damaged places on the screen.
 const MOST_QUARANTINED: usize = 5;
@@ -53,6 +56,7 @@ fn screen(s: &Status, now_ms: i64) -> String {
         bytes(log.ingested_bytes),
         node.data_dir,
     );
+    let _ok = writeln!(out, "flash     {}", wear_line(&log.wear));
     for (name, m) in &s.mirrors {
         let _ok = writeln!(out, "mirror    {}", mirror_line(name, m, now_ms));
     }
@@ -90,6 +94,25 @@ fn screen(s: &Status, now_ms: i64) -> String {
         vec![name.clone(), t.state.clone(), t.restarts.to_string(), t.error.clone().unwrap_or_default()]
     });
     out
+}
+
+/// What the card has to bear.
+fn wear_line(wear: &Wear) -> String {
+    let mut line = format!("{} written in the last 24 hours up", bytes(wear.last_day_bytes));
+    if let Some(per_day) = wear.per_day_bytes {
+        line.push_str(&format!(", {} a day on average", bytes(per_day)));
+    }
+    if let Some(ratio) = wear.ratio {
+        line.push_str(&format!(", {ratio:.1} for each byte taken in"));
+    }
+    if let Some(years) = wear.years_left {
+        line.push_str(&format!(", {years:.1} years left of the card"));
+    }
+    if let Some(budget) = wear.budget_bytes {
+        let state = if wear.is_sparing { "used up: producers wait longer" } else { "kept" };
+        line.push_str(&format!("; budget of {} a day {state}", bytes(budget)));
+    }
+    line
 }
 
 /// One link in a line: how far the data is safe at the centre comes first.

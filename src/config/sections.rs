@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     kafka,
-    log::{self, Durability, OnFull},
+    log::{self, Durability, OnFull, WearBudget},
 };
 
 /// `[node]`.
@@ -54,6 +54,11 @@ pub struct Log {
     /// The same where a producer waits.
     #[serde(with = "humantime_serde")]
     pub ack_linger: Duration,
+    /// Bytes a day before the card is spared.
+    pub wear_budget: WearBudget,
+    /// Bytes that the card is rated for, for the years left in the status.
+    #[serde(default)]
+    pub endurance: Option<ByteSize>,
     /// What happens when the quota is reached.
     pub on_full: OnFull,
     /// Budget of tails, index and queue in RAM.
@@ -68,6 +73,8 @@ impl Log {
             durability: self.durability,
             linger: self.linger,
             ack_linger: self.ack_linger,
+            wear_budget: self.wear_budget,
+            endurance_bytes: self.endurance.map(|e| e.as_u64()),
             on_full: self.on_full,
             memory_limit_bytes: self.memory_limit.as_u64(),
             ..log::Config::new(dir)

@@ -17,14 +17,12 @@ pub(super) fn open_log() -> (tempfile::TempDir, Log) {
 pub(super) fn open_log_with(linger: Duration) -> (tempfile::TempDir, Log) {
     let dir = tempfile::tempdir().unwrap();
     let config = log::Config {
-        dir: dir.path().to_owned(),
         quota_bytes: Some(64 << 20),
-        durability: log::Durability::Strict,
         linger,
         ack_linger: Duration::ZERO,
-        on_full: log::OnFull::DropOldest,
         memory_limit_bytes: 8 << 20,
         clock: Arc::new(|| 1_700_000_000_000),
+        ..log::Config::new(dir.path())
     };
     let log = Log::open(config, &crate::metrics::Registry::default()).unwrap();
     (dir, log)

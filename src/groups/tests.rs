@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{offsets::Committed, *};
-use crate::log::{Change, Durability, OnFull, Topic, Write};
+use crate::log::{Change, Topic, Write};
 
 struct Rig {
     groups: Groups,
@@ -24,14 +24,12 @@ const NOW_MS: i64 = 1_800_000_000_000;
 fn rig(config: Config) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let log_config = log::Config {
-        dir: dir.path().to_owned(),
         quota_bytes: Some(16 << 20),
-        durability: Durability::Strict,
         linger: Duration::ZERO,
         ack_linger: Duration::ZERO,
-        on_full: OnFull::DropOldest,
         memory_limit_bytes: 4 << 20,
         clock: Arc::new(|| NOW_MS),
+        ..log::Config::new(dir.path())
     };
     let log = Log::open(log_config, &Registry::default()).unwrap();
     let groups = Groups::new(log.clone(), config, Arc::new(|| NOW_MS), &Registry::default());

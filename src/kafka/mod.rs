@@ -269,14 +269,12 @@ fn prepare(stream: &TcpStream) {
 fn tests_log() -> (Log, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory for a test");
     let config = crate::log::Config {
-        dir: dir.path().to_owned(),
         quota_bytes: Some(16 << 20),
-        durability: crate::log::Durability::Strict,
         linger: Duration::ZERO,
         ack_linger: Duration::ZERO,
-        on_full: crate::log::OnFull::DropOldest,
         memory_limit_bytes: 8 << 20,
         clock: Arc::new(|| 1_700_000_000_000),
+        ..crate::log::Config::new(dir.path())
     };
     (Log::open(config, &Registry::default()).expect("a log for a test"), dir)
 }

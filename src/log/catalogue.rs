@@ -227,6 +227,8 @@ pub(super) enum Own<'a> {
     /// Start and end of a partition that its batches alone do not tell.
     Bounds(u32),
     Numbers,
+    /// The counts of bytes written.
+    Wear,
     /// An aborted transaction, by its own key.
     Aborted(&'a [u8]),
     /// A producer's entry, by its own key.
@@ -241,6 +243,7 @@ pub(super) fn own_key(key: &[u8]) -> Option<Own<'_>> {
         [super::aborted::KEY_TAG, ..] => Some(Own::Aborted(key)),
         [super::producers::KEY_TAG, ..] => Some(Own::Producer(key)),
         NUMBERS => Some(Own::Numbers),
+        super::wear::KEY => Some(Own::Wear),
         _ => None,
     }
 }
@@ -252,6 +255,8 @@ pub(super) fn is_sane(key: &[u8], value: &[u8]) -> bool {
         Some(Own::Topic(_)) => Record::decode(value).is_some(),
         Some(Own::Bounds(_)) => decode_bounds(value).is_some(),
         Some(Own::Numbers) => Numbers::decode(value).is_some(),
+        // Counts that do not parse begin anew; they are no reason to mend a file.
+        Some(Own::Wear) => true,
         Some(Own::Aborted(key)) => super::Aborted::decode(key, value).is_some(),
         Some(Own::Producer(key)) => Producers::default().restore(key, value, std::time::Instant::now()),
         None => false,

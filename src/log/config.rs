@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{directory::Directory, store};
+use super::{WearBudget, directory::Directory, store};
 
 /// Quota where nothing is set and the file system has much room.
 const DEFAULT_QUOTA_BYTES: u64 = 8 << 30;
@@ -22,6 +22,10 @@ pub struct Config {
     pub linger: Duration,
     /// The same where a producer waits for the answer.
     pub ack_linger: Duration,
+    /// How much may be written in a day before the card is spared.
+    pub wear_budget: WearBudget,
+    /// Bytes that the card is rated for; for the status only.
+    pub endurance_bytes: Option<u64>,
     /// What happens when the quota is reached by data that must not be deleted.
     pub on_full: OnFull,
     /// Budget of the tails, the index and the queue in RAM.
@@ -40,6 +44,8 @@ impl Config {
             durability: Durability::Strict,
             linger: Duration::from_millis(250),
             ack_linger: Duration::from_millis(5),
+            wear_budget: WearBudget::Auto,
+            endurance_bytes: None,
             on_full: OnFull::DropOldest,
             memory_limit_bytes: 32 << 20,
             clock: Arc::new(|| {

@@ -19,6 +19,10 @@ const PROBE_EVERY: u32 = 100;
 #[derive(Debug)]
 pub(super) struct Linger {
     length: Duration,
+    /// The length while the card is spared, and until when it is.
+    spared_length: Duration,
+    spared_until: Option<Instant>,
+    is_spared: bool,
     /// Arrival of the first that waits.
     since: Option<Instant>,
     waiting: usize,
@@ -33,9 +37,13 @@ pub(super) struct Linger {
 }
 
 impl Linger {
-    pub(super) fn new(length: Duration) -> Self {
+    /// `spared_length` is the one while the card is spared.
+    pub(super) fn new(length: Duration, spared_length: Duration) -> Self {
         Self {
             length,
+            spared_length,
+            spared_until: None,
+            is_spared: false,
             since: None,
             waiting: 0,
             in_flight: 0,
@@ -51,6 +59,7 @@ impl Linger {
     pub(super) fn arrived(&mut self, now: Instant) {
         if self.since.is_none() {
             self.since = Some(now);
+            self.is_spared = self.spared_until.is_some_and(|until| now < until);
             self.is_probe = self.probe_at.is_none_or(|at| at <= now);
             if self.is_probe {
                 self.probe_at = Some(now + self.length * PROBE_EVERY);
@@ -63,6 +72,9 @@ impl Linger {
     /// When what waits should be committed; `None` if nothing does.
     pub(super) fn due(&self) -> Option<Instant> {
         let since = self.since?;
+        if self.is_spared {
+            return Some(since + self.spared_length);
+        }
         let company = self.peaks.iter().copied().max().unwrap_or(0);
         let is_everybody_here = self.waiting + self.in_flight >= company && !self.is_probe;
         Some(if is_everybody_here { since } else { since + self.length })
@@ -78,6 +90,11 @@ impl Linger {
         self.in_flight += self.waiting;
         self.peak = self.in_flight;
         (self.waiting, self.since, self.is_probe) = (0, None, false);
+    }
+
+    /// Until then everybody waits longer, whoever is here: fewer commits write less.
+    pub(super) fn spare_until(&mut self, until: Option<Instant>) {
+        self.spared_until = until;
     }
 
     /// So many of those that were taken are about to be answered. Before, not after: an answered producer is back with
@@ -113,7 +130,7 @@ mod tests {
     fn run(length: Duration, commit: Duration, producers: &[Producer]) -> Outcome {
         let start = Instant::now();
         let end = start + 2_000 * MS;
-        let mut linger = Linger::new(length);
+        let mut linger = Linger::new(length, length);
         // What comes, by time; the second is the producer.
         let mut coming: Vec<(Instant, usize)> = producers.iter().enumerate().map(|(p, _)| (start, p)).collect();
         let mut waiting: Vec<(Instant, usize)> = Vec::new();
@@ -199,7 +216,7 @@ mod tests {
     fn a_stream_that_grows_is_noticed() {
         // Every burst is committed before the next: only a full linger shows that they go on.
         let start = Instant::now();
-        let mut linger = Linger::new(5 * MS);
+        let mut linger = Linger::new(5 * MS, 5 * MS);
         let mut commits = 0;
         for beat in 0..2_000u32 {
             let now = start + beat * MS;
@@ -218,9 +235,29 @@ mod tests {
     }
 
     #[test]
+    fn over_the_wear_budget_everybody_waits_up_to_the_longer_linger() {
+        let start = Instant::now();
+        let mut linger = Linger::new(5 * MS, 250 * MS);
+        let until = start + 1_000 * MS;
+        linger.spare_until(Some(until));
+        for now in [start, start + 900 * MS, until - MS] {
+            linger.arrived(now);
+            linger.arrived(now + MS);
+            assert_eq!(linger.due(), Some(now + 250 * MS));
+            linger.taken();
+            linger.answering(2);
+        }
+        for now in [until, until + MS] {
+            linger.arrived(now);
+            assert!(linger.due().unwrap() <= now + 5 * MS);
+            linger.taken();
+        }
+    }
+
+    #[test]
     fn who_has_gone_is_waited_for_a_few_rounds_only() {
         let start = Instant::now();
-        let mut linger = Linger::new(5 * MS);
+        let mut linger = Linger::new(5 * MS, 5 * MS);
         let round = |linger: &mut Linger, count: usize, now: Instant| {
             (0..count).for_each(|_| linger.arrived(now));
             let waits = linger.due().expect("something waits") - now;

@@ -121,7 +121,7 @@ impl Known {
                     let id = key.last_chunk().map_or(0, |id| i64::from_be_bytes(*id));
                     producer = producer.max(id.saturating_add(1));
                 }
-                Some(Own::Topic(_) | Own::Aborted(_)) | None => {}
+                Some(Own::Topic(_) | Own::Aborted(_) | Own::Wear) | None => {}
             }
         }
         let partition = self.ends.keys().chain(names.keys()).max().map_or(0, |id| id.saturating_add(1));

@@ -22,6 +22,7 @@ mod header;
 mod journal;
 mod layout;
 mod linger;
+mod medium;
 mod mend;
 mod migration;
 mod opening;
@@ -42,6 +43,7 @@ mod shared;
 mod store;
 mod topic;
 mod walk;
+mod wear;
 mod write;
 mod writer;
 
@@ -51,6 +53,7 @@ mod tests;
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -68,6 +71,7 @@ pub use self::{
     producers::ProducerState,
     quarantine::Quarantined,
     topic::{Change, Topic, TopicId, Topics},
+    wear::{Wear, WearBudget},
     write::{Append, Appended, StateWrite, Urgency, Write},
 };
 use self::{
@@ -137,6 +141,8 @@ pub struct Usage {
     pub gap_records: u64,
     /// Their bytes.
     pub gap_bytes: u64,
+    /// The wear of the card, over restarts.
+    pub wear: Wear,
 }
 
 /// Kafka's own default, until [`Log::set_retention_defaults`].
@@ -178,6 +184,7 @@ impl Log {
     /// [`Error::Open`] with a line that says the mend: directory in use, read-only, unsupported file system, format.
     pub fn open(config: Config, _metrics: &crate::metrics::Registry) -> Result<Self, Error> {
         let opening::Opened { store, mut recovered, found, quota_bytes } = opening::open(&config)?;
+        let bytes_per_day = config.wear_budget.bytes_per_day(medium::is_card(&config.dir));
         // A killed run may have left its last commit in the page cache only, and readers are about to see it.
         store.flush()?;
         let budget = usize::try_from(config.memory_limit_bytes / 4).unwrap_or(usize::MAX).clamp(1 << 20, 32 << 20);
@@ -187,6 +194,7 @@ impl Log {
             recovered.catalogue.topics(),
             std::mem::take(&mut recovered.overlay),
             queue::Queue::new(budget, config.linger, config.ack_linger),
+            wear::Account::new(recovered.wear.as_deref(), bytes_per_day, config.endurance_bytes, Instant::now()),
             retention::Defaults { retention_ms: DEFAULT_RETENTION_MS.into(), retention_bytes: (-1).into() },
             recovered.incarnation,
             config.clock,

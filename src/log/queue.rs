@@ -103,7 +103,7 @@ impl Queue {
             bytes: 0,
             staged_bytes: 0,
             has_relaxed: false,
-            waited: Linger::new(ack_linger),
+            waited: Linger::new(ack_linger, linger.max(ack_linger)),
             unattended: None,
             is_urgent: false,
             closed: None,
@@ -182,6 +182,11 @@ impl Queue {
     /// So many requests are about to be answered; see [`Linger::answering`].
     pub(super) fn answering(&self, count: usize) {
         self.lock().waited.answering(count);
+    }
+
+    /// Until then the card is spared; see [`Linger::spare_until`].
+    pub(super) fn spare_until(&self, until: Option<Instant>) {
+        self.lock().waited.spare_until(until);
     }
 
     /// Something waits that should be committed at once.

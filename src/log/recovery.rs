@@ -54,6 +54,8 @@ pub(super) struct Recovered {
     pub(super) live_pages: u64,
     /// Offsets that are missing and not listed yet.
     pub(super) holes: Vec<Hole>,
+    /// The counts of bytes written, as the last run noted them.
+    pub(super) wear: Option<Vec<u8>>,
 }
 
 /// Offsets of a partition between which nothing is left.
@@ -114,7 +116,7 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
         entries.push((seq, clock_ms, frames));
     }
 
-    let OwnState { catalogue, bounds, aborted, mut producers } = own_state(store, &txn, &overlay, now, &damaged)?;
+    let OwnState { catalogue, bounds, aborted, mut producers, wear } = own_state(store, &txn, &overlay, now, &damaged)?;
     let (mut parts, mut by_id) = (HashMap::new(), HashMap::new());
     let topics = catalogue.topics();
     for topic in topics.by_name.values() {
@@ -252,6 +254,7 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
         gaps: Vec::new(),
         live_pages,
         holes,
+        wear,
     })
 }
 
@@ -316,6 +319,7 @@ struct OwnState {
     bounds: BTreeMap<u32, (Offset, Offset)>,
     aborted: Vec<(u32, Aborted)>,
     producers: Producers,
+    wear: Option<Vec<u8>>,
 }
 
 /// The log's own state, the journal's word over the file's.
@@ -350,6 +354,7 @@ fn own_state(
                 own.bounds.insert(partition, decode_bounds(value).ok_or_else(wrong)?);
             }
             Own::Numbers => own.catalogue.numbers = Numbers::decode(value).ok_or_else(wrong)?,
+            Own::Wear => own.wear = Some(value.to_vec()),
             Own::Aborted(key) => own.aborted.push(Aborted::decode(key, value).ok_or_else(wrong)?),
             Own::Producer(key) => {
                 if !own.producers.restore(key, value, now) {

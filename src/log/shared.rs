@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use super::{
     queue::Queue,
     retention::Defaults,
     store::Store,
+    wear::Account,
 };
 use crate::record::{Offset, Partition};
 
@@ -33,6 +35,7 @@ pub(super) struct Shared {
     pub(super) overlay: RwLock<Overlay>,
     pub(super) queue: Queue,
     pub(super) figures: Figures,
+    pub(super) wear: Mutex<Account>,
     pub(super) defaults: Defaults,
     pub(super) incarnation: [u8; 16],
     pub(super) clock: Clock,
@@ -67,6 +70,7 @@ impl Shared {
         topics: Arc<Topics>,
         overlay: Overlay,
         queue: Queue,
+        wear: Account,
         defaults: Defaults,
         incarnation: [u8; 16],
         clock: Clock,
@@ -79,6 +83,7 @@ impl Shared {
             overlay: RwLock::new(overlay),
             queue,
             figures: Figures::default(),
+            wear: Mutex::new(wear),
             defaults,
             incarnation,
             clock,
@@ -225,6 +230,7 @@ impl Shared {
             heartbeat: load(&figures.heartbeat),
             gap_records: load(&figures.gap_records),
             gap_bytes: load(&figures.gap_bytes),
+            wear: self.wear.lock().unwrap_or_else(PoisonError::into_inner).wear(Instant::now()),
         }
     }
 }

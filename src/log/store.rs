@@ -27,8 +27,12 @@ use super::{
 
 /// Bytes of the map beside the quota and its quarter: what commits and deletions need for themselves.
 const RESERVE_BYTES: u64 = 32 << 20;
-/// The file grows by this, which costs the file system's own journal less than growing with every commit.
+/// The file grows by this where it must at once, less near a small quota.
 const GROWTH_BYTES: u64 = 1 << 20;
+/// Most that one commit lets the file grow ahead of need.
+const PIECE_BYTES: usize = 1 << 20;
+/// Least and most room ahead of the last page in use.
+const AHEAD_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
 /// Values looked up before the map's resident pages are given back. Finding a value touches its first page, and the
 /// kernel maps the 64 KiB around it with it: this is 2 MiB.
 const MOST_TOUCHED: usize = 32;
@@ -261,7 +265,7 @@ impl Store {
 
     /// Makes sure that the file has room for so many pages beyond those in use, a MiB at a time, so that a full disk shows
     /// before a commit and not within. False if the disk refuses; a file system that cannot tell counts as true.
-    pub(super) fn has_room(&self, more_pages: u64) -> bool {
+    pub(super) fn has_room(&self, more_pages: u64, quota_bytes: u64) -> bool {
         let page = PAGE_BYTES as u64;
         let used = (self.env.info().last_page_number as u64 + 1) * page;
         let wanted = used + more_pages * page;
@@ -269,10 +273,32 @@ impl Store {
         if has >= wanted {
             return true;
         }
+        let step = (quota_bytes / 64).clamp(64 << 10, GROWTH_BYTES);
         let grow = |to: u64| rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), has, to - has);
-        match grow(wanted.max(has + GROWTH_BYTES)).or_else(|_| grow(wanted)) {
+        match grow(wanted.max(has + step)).or_else(|_| grow(wanted)) {
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => false,
             Ok(()) | Err(_) => true,
+        }
+    }
+
+    /// Lets the file grow ahead of need, in written zeros: a commit into pages that were written before needs no entry in
+    /// the file system's journal and is 1.3 to 2.8 times as fast. Not beyond the quota, nor where the file system is
+    /// short of room. Answers how many bytes were written.
+    pub(super) fn grow_ahead(&self, quota_bytes: u64) -> Result<u64, Error> {
+        let used = (self.env.info().last_page_number as u64 + 1) * PAGE_BYTES as u64;
+        let has = self.file_bytes();
+        let ahead = (has / 8).clamp(*AHEAD_BYTES.start(), *AHEAD_BYTES.end());
+        let piece = quota_bytes.saturating_sub(has).min(PIECE_BYTES as u64);
+        let is_short = || self.directory.free_bytes().is_none_or(|free| free < 8 * ahead);
+        if has.saturating_sub(used) >= ahead / 2 || piece == 0 || is_short() {
+            return Ok(0);
+        }
+        let zeros = vec![0; usize::try_from(piece).expect("at most a piece")];
+        let written = self.file.write_all_at(&zeros, has).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => Ok(piece),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG)) => Ok(0),
+            Err(e) => Err(Error::Stopped(format!("cannot write the data file: {e}"))),
         }
     }
 

@@ -86,6 +86,8 @@ pub(super) struct Writer {
     group: Vec<(Job, Result<Vec<Appended>, Error>)>,
     /// The disk is full and answered writes wait for room.
     is_stuck: bool,
+    /// A commit was made since the file was last looked at.
+    has_written: bool,
     /// Reused between commits.
     pub(super) buffer: Vec<u8>,
     pub(super) meter: WearMeter,
@@ -155,6 +157,7 @@ impl Writer {
             unpublished: Unpublished::default(),
             group: Vec::new(),
             is_stuck: false,
+            has_written: false,
             buffer: Vec::new(),
             meter: WearMeter::of_this_thread(),
             deleted_chunks: 0,
@@ -231,12 +234,25 @@ impl Writer {
                 self.tell_events()?;
                 return self.settle();
             }
+            if self.has_written {
+                self.has_written = false;
+                self.grow_ahead()?;
+            }
             let now = Instant::now();
             if now >= tick {
                 tick = now + TICK;
                 self.tick(now)?;
             }
         }
+    }
+
+    /// After those who waited for a commit were answered; who waits for the next may wait a little for this.
+    fn grow_ahead(&mut self) -> Result<(), Error> {
+        let bytes = self.shared.with_store(|store| store.grow_ahead(self.shared.quota_bytes))?;
+        if bytes > 0 {
+            self.count_written(bytes, 0);
+        }
+        Ok(())
     }
 
     /// Stages a write for the next commit. A relaxed one is answered now.
@@ -300,6 +316,7 @@ impl Writer {
     pub(super) fn group_is_written(&mut self) {
         self.unpublished.answers.append(&mut self.group);
         self.is_stuck = false;
+        self.has_written = true;
     }
 
     /// Stages the group again after it was taken back.

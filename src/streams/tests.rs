@@ -84,14 +84,13 @@ impl Rig {
 
     fn open(dir: &std::path::Path) -> Log {
         let config = log::Config {
-            dir: dir.to_owned(),
             quota_bytes: Some(256 << 20),
-            durability: log::Durability::Strict,
             linger: Duration::ZERO,
             ack_linger: Duration::ZERO,
             on_full: log::OnFull::Reject,
             memory_limit_bytes: 32 << 20,
             clock: Arc::new(|| 1_800_000_000_000),
+            ..log::Config::new(dir)
         };
         Log::open(config, &Registry::default()).unwrap()
     }

@@ -45,14 +45,12 @@ impl Broker {
         let clock: log::Clock = Arc::new(|| 1_700_000_000_000);
         let metrics = Registry::default();
         let config = log::Config {
-            dir: dir.path().to_owned(),
             quota_bytes: Some(64 << 20),
-            durability: log::Durability::Strict,
             linger: Duration::from_millis(1),
             ack_linger,
-            on_full: log::OnFull::DropOldest,
             memory_limit_bytes: 32 << 20,
             clock: Arc::clone(&clock),
+            ..log::Config::new(dir.path())
         };
         let log = Log::open(config, &metrics).unwrap();
         let supervisor = Supervisor::default();

@@ -3,18 +3,16 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::{Change, Config, Durability, OnFull, Write};
+use crate::log::{Change, Config, Write};
 
 fn open(dir: &std::path::Path) -> Log {
     let config = Config {
-        dir: dir.to_owned(),
         quota_bytes: Some(16 << 20),
-        durability: Durability::Strict,
         linger: Duration::ZERO,
         ack_linger: Duration::ZERO,
-        on_full: OnFull::DropOldest,
         memory_limit_bytes: 4 << 20,
         clock: Arc::new(|| 1_700_000_000_000),
+        ..Config::new(dir)
     };
     Log::open(config, &crate::metrics::Registry::default()).unwrap()
 }
