@@ -41,7 +41,14 @@ impl Load {
         let mut sequences = vec![0; usize::try_from(self.partitions).unwrap()];
         let mut batches = self.batches();
         let (mut written, mut count) = (0, 0);
-        // The first lap fills the log; the second is measured.
+        // Large commits fill the log, the load gives the journal its shape, and then it is measured.
+        for _ in 0..30 {
+            let batches = (0..self.partitions).map(|index| Append {
+                partition: Partition::new("a", index),
+                batch: batch(1, 300_000 / usize::try_from(self.partitions).unwrap(), 5, NONE).into(),
+            });
+            log.commit(Write { batches: batches.collect(), ..Write::default() }).await.unwrap();
+        }
         for commit in 0..2 * self.commits {
             if commit == self.commits {
                 written = log.usage().written_bytes;
@@ -119,8 +126,8 @@ fn assert_wear(ratio: f64, measured: f64, most: f64, what: &str) {
 #[tokio::test]
 async fn a_trickle_over_ten_partitions_wears_the_card_little() {
     let trickle = |per_commit, commits| Load { partitions: 10, per_commit, commits };
-    assert_wear(trickle(EVERY_5_MS, 30_000).ratio().await, 79.0, 110.0, "5 ms");
-    assert_wear(trickle(EVERY_50_MS, 12_000).ratio().await, 38.5, 40.0, "50 ms");
+    assert_wear(trickle(EVERY_5_MS, 6_000).ratio().await, 79.0, 110.0, "5 ms");
+    assert_wear(trickle(EVERY_50_MS, 4_000).ratio().await, 38.5, 40.0, "50 ms");
     assert_wear(trickle(EVERY_250_MS, 2_500).ratio().await, 9.4, 10.0, "250 ms");
     assert_wear(trickle(EVERY_1_S, 700).ratio().await, 3.8, 4.5, "1 s");
 }
@@ -152,8 +159,13 @@ async fn large_batches_are_written_once() {
     for i in 0..400 {
         append(&log, &Partition::new("a", i % 8), batch(1_000, 208_000, 5, NONE)).await;
     }
+    // The first lap writes the file itself, ahead of need; the ones after it are measured.
+    let first = log.usage();
+    for i in 0..400 {
+        append(&log, &Partition::new("a", i % 8), batch(1_000, 208_000, 5, NONE)).await;
+    }
     let usage = log.usage();
-    let ratio = usage.written_bytes * 1000 / usage.ingested_bytes;
+    let ratio = (usage.written_bytes - first.written_bytes) * 1000 / (usage.ingested_bytes - first.ingested_bytes);
     assert!(ratio <= 1_150, "{ratio} per mille");
 }
 
