@@ -25,6 +25,7 @@ use crate::{
     groups::Groups,
     kafka,
     log::{self, Log},
+    memory::Budget,
     metrics::Registry,
     mirror::Mirrors,
     streams,
@@ -75,7 +76,8 @@ pub async fn run(
     let clock = Arc::clone(&log_config.clock);
     let log = Log::open(log_config, &metrics)?;
     // Before anything is written: from then on the log keeps what they want.
-    let mirrors = Mirrors::new(&config.node.name, log.clone(), supervisor.clone(), metrics.clone());
+    let memory = Budget::new(config.kafka.limits.memory_bytes());
+    let mirrors = Mirrors::new(&config.node.name, log.clone(), memory.clone(), supervisor.clone(), metrics.clone());
     for (name, link) in &config.mirror {
         mirrors.start(name, link.clone())?;
     }
@@ -91,6 +93,7 @@ pub async fn run(
         kafka::Parts {
             log: log.clone(),
             groups: groups.clone(),
+            memory: memory.clone(),
             metrics: metrics.clone(),
             supervisor: supervisor.clone(),
             data_dir: config.node.data_dir.display().to_string(),
@@ -114,6 +117,7 @@ pub async fn run(
 
     let host = streams::Host {
         log: log.clone(),
+        memory,
         supervisor: supervisor.clone(),
         metrics: metrics.clone(),
         clock: Arc::clone(&clock),
@@ -122,6 +126,9 @@ pub async fn run(
     let streams = streams::Streams::start(&config.streams, host).map_err(|problems| {
         anyhow::anyhow!("{}", problems.iter().map(|p| &p.reason[..]).collect::<Vec<_>>().join("; "))
     })?;
+
+    let running = streams.clone();
+    groups.set_ours(move |group| running.is_running(group));
 
     let ready = Ready {
         name: config.node.name.clone(),

@@ -6,6 +6,7 @@
 pub mod record;
 pub mod wire;
 
+pub mod memory;
 pub mod metrics;
 pub mod secret;
 pub mod supervise;

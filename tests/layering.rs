@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 const LAYERS: &[(&str, &[&str])] = &[
     ("record", &[]),
     ("wire", &[]),
+    ("memory", &[]),
     ("metrics", &[]),
     ("secret", &[]),
     ("systemd", &[]),
@@ -16,16 +17,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("expr", &["record"]),
     ("log", &["record", "metrics"]),
     ("groups", &["record", "metrics", "log"]),
-    ("kafka", &["record", "wire", "metrics", "supervise", "log", "groups"]),
-    ("streams", &["record", "metrics", "supervise", "log", "groups", "expr"]),
+    ("kafka", &["record", "wire", "memory", "metrics", "supervise", "log", "groups"]),
+    ("streams", &["record", "memory", "metrics", "supervise", "log", "groups", "expr"]),
     ("connect", &["record", "metrics", "secret", "supervise", "log", "groups", "expr"]),
-    ("mirror", &["record", "wire", "metrics", "secret", "supervise", "log", "groups"]),
+    ("mirror", &["record", "wire", "memory", "metrics", "secret", "supervise", "log", "groups"]),
     ("admin", &["record", "metrics", "supervise", "log", "groups", "kafka", "streams", "connect", "mirror"]),
     ("config", &["record", "secret", "expr", "log", "groups", "kafka", "streams", "connect", "mirror", "admin"]),
     (
         "app",
         &[
             "record",
+            "memory",
             "metrics",
             "systemd",
             "supervise",
@@ -39,7 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("cli", &["record", "wire", "secret", "log", "kafka", "mirror", "admin", "config", "app"]),
+    ("cli", &["record", "wire", "memory", "secret", "log", "kafka", "mirror", "admin", "config", "app"]),
 ];
 
 #[test]

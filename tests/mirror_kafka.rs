@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use brooklet::{
     log::{Append, Change, Config as LogConfig, Log, OnFull, Write},
+    memory::Budget,
     metrics::Registry,
     mirror::{
         Config, Mirror,
@@ -144,8 +145,16 @@ async fn every_record_arrives_once_through_restarts() {
     let mut n = 0;
     for round in 0..8 {
         let supervisor = Supervisor::default();
-        let mirror =
-            Mirror::start("central", "ignored", config.clone(), &log, &supervisor, &Registry::default()).unwrap();
+        let mirror = Mirror::start(
+            "central",
+            "ignored",
+            config.clone(),
+            &log,
+            &Budget::new(32 << 20),
+            &supervisor,
+            &Registry::default(),
+        )
+        .unwrap();
         for index in [0i32, 1] {
             let partition = Partition::new(topic, index);
             for (count, codec) in [(1, Codec::None), (3, Codec::Zstd), (700, Codec::None), (2_000, Codec::Lz4)] {
@@ -166,7 +175,9 @@ async fn every_record_arrives_once_through_restarts() {
         assert!(supervisor.drain(Duration::from_secs(5)).await);
     }
     let supervisor = Supervisor::default();
-    let mirror = Mirror::start("central", "ignored", config, &log, &supervisor, &Registry::default()).unwrap();
+    let mirror =
+        Mirror::start("central", "ignored", config, &log, &Budget::new(32 << 20), &supervisor, &Registry::default())
+            .unwrap();
     caught_up(&mirror, 2).await;
     assert!(supervisor.drain(Duration::from_secs(5)).await);
     let client = plain(&kafka);
@@ -187,7 +198,9 @@ async fn partitions_grow_and_large_batches_are_split() {
     create(&log, topic, 1).await;
     let supervisor = Supervisor::default();
     let config = link(&kafka, &format!("alias = \"{alias}\"\n"));
-    let mirror = Mirror::start("central", "ignored", config, &log, &supervisor, &Registry::default()).unwrap();
+    let mirror =
+        Mirror::start("central", "ignored", config, &log, &Budget::new(32 << 20), &supervisor, &Registry::default())
+            .unwrap();
     let rows: Vec<Row> = (0..30).map(|n| (None, Some(vec![n as u8; 100_000]), Vec::new(), now_ms())).collect();
     // 3 MB in one batch: a target takes 1 MiB.
     append(&log, &Partition::new(topic, 0), &rows, Codec::None).await;
@@ -221,7 +234,16 @@ async fn every_kind_of_sign_in_works() {
         let rows: Vec<Row> = (0..500).map(row).collect();
         append(&log, &Partition::new("m.leg", 0), &rows, Codec::None).await;
         let supervisor = Supervisor::default();
-        let mirror = Mirror::start("central", "ignored", config, &log, &supervisor, &Registry::default()).unwrap();
+        let mirror = Mirror::start(
+            "central",
+            "ignored",
+            config,
+            &log,
+            &Budget::new(32 << 20),
+            &supervisor,
+            &Registry::default(),
+        )
+        .unwrap();
         if must_fail {
             let mut error = None;
             for _ in 0..100 {
@@ -258,7 +280,8 @@ async fn what_was_deleted_on_either_side_is_told_and_the_rest_goes_on() {
     append(&log, &partition, &rows[..20], Codec::None).await;
     let registry = Registry::default();
     let start = |supervisor: &Supervisor| {
-        Mirror::start("central", "ignored", config.clone(), &log, supervisor, &registry).unwrap()
+        Mirror::start("central", "ignored", config.clone(), &log, &Budget::new(32 << 20), supervisor, &registry)
+            .unwrap()
     };
     let supervisor = Supervisor::default();
     caught_up(&start(&supervisor), 1).await;

@@ -9,6 +9,7 @@ use super::{Failure, args::Run};
 use crate::{
     app,
     config::{Config, Overrides},
+    memory,
 };
 
 /// Runs until SIGINT or SIGTERM, then drains.
@@ -18,6 +19,7 @@ pub(super) fn run(args: &Run) -> Result<(), Failure> {
     let read = || Config::load(args.config.as_deref(), &overrides);
     let config = read().map_err(Failure::Configuration)?;
     start_logging();
+    memory::tune_allocator();
     // Two threads serve a Pi's load; each one more costs stack and a malloc arena. Blocking work is cold disk reads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -162,7 +162,7 @@ impl Config {
         let connectors = reader.named(&mut values, "connectors", Reader::connector);
         let streams = reader.named(&mut values, "streams", |r, v, path| r.section::<streams::Config>(v, path));
         let mirror = reader.named(&mut values, "mirror", |r, v, path| r.section::<mirror::Config>(v, path));
-        reader.cross_check(kafka.as_ref(), &topics, &streams, &mirror);
+        reader.cross_check(log.as_ref(), kafka.as_ref(), &topics, &streams, &mirror);
 
         let Reader { mut problems, .. } = reader;
         problems.sort_by(|a, b| (a.line, &a.key).cmp(&(b.line, &b.key)));
@@ -377,11 +377,15 @@ impl Reader<'_> {
     /// Checks that name one section's topics and another's.
     fn cross_check(
         &mut self,
+        log: Option<&Log>,
         kafka: Option<&kafka::Config>,
         topics: &BTreeMap<String, Topic>,
         streams: &BTreeMap<String, streams::Config>,
         mirror: &BTreeMap<String, mirror::Config>,
     ) {
+        for (key, message) in log.map(Log::check).unwrap_or_default() {
+            self.problems.push(self.document.problem(&KeyPath::of(&["log", key]), message));
+        }
         for problem in kafka.map(kafka::Config::problems).unwrap_or_default() {
             self.problems.push(self.document.problem(&KeyPath::parse(&problem.key), problem.expected));
         }

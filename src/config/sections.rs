@@ -65,7 +65,28 @@ pub struct Log {
     pub memory_limit: ByteSize,
 }
 
+/// A longer wait is a mistake: it is what a power cut may take of records that nobody waits for.
+const LONGEST_LINGER: Duration = Duration::from_secs(60);
+/// A producer gives up after thirty seconds.
+const LONGEST_ACK_LINGER: Duration = Duration::from_secs(10);
+
 impl Log {
+    /// What is wrong with it: key and what was expected.
+    pub(super) fn check(&self) -> Vec<(&'static str, String)> {
+        let mut wrong = Vec::new();
+        for (key, value, most) in
+            [("linger", self.linger, LONGEST_LINGER), ("ack_linger", self.ack_linger, LONGEST_ACK_LINGER)]
+        {
+            if value > most {
+                wrong.push((key, format!("expected at most {}", humantime::format_duration(most))));
+            }
+        }
+        if !(ByteSize::mib(4)..=ByteSize::gib(1)).contains(&self.memory_limit) {
+            wrong.push(("memory_limit", "expected 4 MiB to 1 GiB".into()));
+        }
+        wrong
+    }
+
     /// The log module's configuration for this directory.
     pub fn to_config(&self, dir: PathBuf) -> log::Config {
         log::Config {

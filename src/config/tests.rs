@@ -19,6 +19,20 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn waits_and_budgets_that_cannot_be_meant_are_refused() {
+    let found = problems(
+        "[log]\nlinger = \"61s\"\nack_linger = \"1h\"\nmemory_limit = \"1MiB\"\n[kafka.limits]\nstall_timeout = \"1y\"\n\
+         [mirror.c]\nbootstrap_servers = [\"h:1\"]\ntopics = [\"t\"]\nlinger = \"2h\"\n",
+    );
+    let keys = ["log.linger", "log.ack_linger", "log.memory_limit", "kafka.limits.stall_timeout", "mirror.c.linger"];
+    assert_eq!(found.len(), keys.len(), "{found:#?}");
+    for (problem, key) in found.iter().zip(keys) {
+        assert!(problem.contains(&format!("{key} = ")), "{key}: {problem}");
+    }
+    assert!(parse("[log]\nlinger = \"60s\"\nack_linger = \"10s\"\n").is_ok());
+}
+
+#[test]
 fn the_shipped_file_is_the_default() {
     let config = parse("").unwrap();
     assert_eq!(config.node.data_dir, Path::new("/home/edge/.local/state/brooklet"));

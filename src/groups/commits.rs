@@ -1,8 +1,13 @@
 //! Offsets committed and read by clients: the checks around [`offsets`].
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
-use super::{Error, Groups, State, offsets};
+use bytes::Bytes;
+
+use super::{Error, Groups, Shared, State, offsets};
 use crate::{
     log::{self, Write},
     record::{Offset, Partition},
@@ -34,6 +39,42 @@ pub struct Position {
     pub metadata: String,
 }
 
+/// Commits that are on their way. While another value of an offset is, one that equals the durable value is written all
+/// the same: it was asked for later, so it must be the last.
+struct Committing<'a> {
+    shared: &'a Shared,
+    keys: Vec<Bytes>,
+}
+
+impl Committing<'_> {
+    fn is_under_way(&self, key: &Bytes) -> bool {
+        self.all().contains_key(key)
+    }
+
+    fn begin(&mut self, key: &Bytes) {
+        *self.all().entry(key.clone()).or_default() += 1;
+        self.keys.push(key.clone());
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<Bytes, usize>> {
+        self.shared.committing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        let mut all = self.all();
+        for key in &self.keys {
+            if let Some(count) = all.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    all.remove(key);
+                }
+            }
+        }
+    }
+}
+
 impl Groups {
     /// Commits offsets durably; one answer for each position.
     ///
@@ -46,7 +87,8 @@ impl Groups {
         self.check_commit(group, &request)?;
         let shared = &self.0;
         let now_ms = (shared.clock)();
-        let mut state = Vec::new();
+        let mut state: Vec<log::StateWrite> = Vec::new();
+        let mut committing = Committing { shared, keys: Vec::new() };
         let mut answers = Vec::with_capacity(request.positions.len());
         let topics = Arc::clone(&shared.log.topics().borrow());
         for Position { partition, offset, leader_epoch, metadata } in request.positions {
@@ -57,10 +99,13 @@ impl Groups {
                 Some(topic) => {
                     shared.commits.increment();
                     let new = offsets::Committed { offset, leader_epoch, metadata, timestamp_ms: now_ms };
-                    if self.is_committed(group, &partition, &new)? {
+                    let is_committed = self.is_committed(group, &partition, &new)?;
+                    let write = offsets::write(group, &partition, topic.id, new);
+                    if is_committed && !committing.is_under_way(&write.key) {
                         shared.commits_unchanged.increment();
                     } else {
-                        state.push(offsets::write(group, &partition, topic.id, new));
+                        committing.begin(&write.key);
+                        state.push(write);
                     }
                     Ok(())
                 }

@@ -107,6 +107,10 @@ impl Groups {
     /// [`Error::NonEmpty`], [`Error::NotFound`], [`Error::InvalidGroupId`], [`Error::Log`].
     pub async fn delete(&self, group: &str) -> Result<(), Error> {
         check_id(group)?;
+        // Its stream would go on from what it remembers until the next start, and read everything again then.
+        if self.0.is_ours.get().is_some_and(|is_ours| is_ours(group)) {
+            return Err(Error::NonEmpty);
+        }
         let had_slot = {
             let mut slots = self.0.lock();
             match slots.get(group) {

@@ -18,11 +18,12 @@ mod timers;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
@@ -138,6 +139,8 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Groups(Arc<Shared>);
 
+type IsOurs = dyn Fn(&str) -> bool + Send + std::marker::Sync;
+
 struct Shared {
     log: Log,
     clock: Clock,
@@ -151,6 +154,10 @@ struct Shared {
     sooner: Notify,
     /// Sum of the groups' sizes.
     held_bytes: AtomicUsize,
+    /// Offsets that are on their way into the log, by their key there, and how many commits of each.
+    committing: Mutex<HashMap<Bytes, usize>>,
+    /// Whether a part of the daemon keeps its own position under that name.
+    is_ours: OnceLock<Box<IsOurs>>,
     rebalances: Counter,
     commits: Counter,
     commits_unchanged: Counter,
@@ -186,6 +193,8 @@ impl Groups {
             wakes_at: AtomicU64::new(u64::MAX),
             sooner: Notify::new(),
             held_bytes: AtomicUsize::new(0),
+            committing: Mutex::default(),
+            is_ours: OnceLock::new(),
             rebalances: metrics.counter("brooklet_groups_rebalances_total", "Generations of all groups.", &[]),
             commits: metrics.counter("brooklet_groups_offset_commits_total", "Offsets committed by clients.", &[]),
             commits_unchanged: metrics.counter(
@@ -195,6 +204,12 @@ impl Groups {
             ),
             members: metrics.gauge("brooklet_groups_members", "Members of all groups.", &[]),
         }))
+    }
+
+    /// Says which groups hold the position of a part of the daemon that runs: nobody may delete those. The first call
+    /// counts.
+    pub fn set_ours(&self, is_ours: impl Fn(&str) -> bool + Send + std::marker::Sync + 'static) {
+        let _first = self.0.is_ours.get_or_init(|| Box::new(is_ours));
     }
 
     /// Joins a group, waiting until its next generation is complete. Dropping the future takes the wait back.
@@ -212,7 +227,7 @@ impl Groups {
         }
         // The request's bytes are a slice of the whole frame: keep copies, not the frame.
         for protocol in &mut request.protocols {
-            protocol.metadata = bytes::Bytes::copy_from_slice(&protocol.metadata);
+            protocol.metadata = Bytes::copy_from_slice(&protocol.metadata);
         }
         let wanted: usize = request.protocols.iter().map(|p| p.name.len() + p.metadata.len()).sum();
         if self.0.held_bytes.load(Ordering::Relaxed) + wanted > config.memory_limit_bytes {
@@ -236,7 +251,7 @@ impl Groups {
     pub async fn sync(&self, group: &str, mut request: Sync) -> Result<Synced, Error> {
         check_id(group)?;
         for (_, share) in &mut request.assignments {
-            *share = bytes::Bytes::copy_from_slice(share);
+            *share = Bytes::copy_from_slice(share);
         }
         let wanted: usize = request.assignments.iter().map(|(_, share)| share.len()).sum();
         if self.0.held_bytes.load(Ordering::Relaxed) + wanted > self.0.config.memory_limit_bytes {

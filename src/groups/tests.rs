@@ -231,6 +231,34 @@ async fn commits_are_durable_checked_and_not_repeated() {
 }
 
 #[tokio::test]
+async fn the_last_of_two_commits_stands_also_if_it_repeats_the_durable_one() {
+    let rig = rig(Config::default());
+    create(&rig.log, "t").await;
+    let commit = |offset| rig.groups.commit("g", unmanaged(vec![position("t", 0, offset)]));
+    commit(5).await.unwrap();
+    for _ in 0..20 {
+        // The second begins while the first is on its way.
+        let (forth, back) = tokio::join!(commit(9), commit(5));
+        assert_eq!((forth.unwrap(), back.unwrap()), (vec![Ok(())], vec![Ok(())]));
+        assert_eq!(rig.groups.committed("g", &Partition::new("t", 0)).unwrap().unwrap().offset, 5);
+    }
+    assert!(rig.groups.0.committing.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_group_that_holds_the_position_of_a_running_part_is_not_deleted() {
+    let rig = rig(Config::default());
+    create(&rig.log, "t").await;
+    rig.groups.set_ours(|group| group == "stream");
+    for group in ["stream", "other"] {
+        rig.groups.commit(group, unmanaged(vec![position("t", 0, 5)])).await.unwrap();
+    }
+    assert_eq!(rig.groups.delete("stream").await, Err(Error::NonEmpty));
+    assert_eq!(rig.groups.delete("other").await, Ok(()));
+    assert!(rig.groups.committed("stream", &Partition::new("t", 0)).unwrap().is_some());
+}
+
+#[tokio::test]
 async fn groups_and_offsets_are_deleted_only_when_unused() {
     let rig = rig(Config::default());
     create(&rig.log, "t").await;

@@ -84,14 +84,17 @@ impl Config {
         for (key, size, least) in [
             ("max_frame_bytes", limits.max_frame_bytes, ByteSize::kib(4)),
             ("max_produce_bytes", limits.max_produce_bytes, ByteSize::kib(4)),
-            ("memory_limit", limits.memory_limit, limits.max_produce_bytes.max(limits.max_frame_bytes)),
+            // Half of it at least is for large requests, and any but Produce must fit there.
+            ("memory_limit", limits.memory_limit, ByteSize(limits.max_frame_bytes.as_u64().saturating_mul(2))),
         ] {
             if size < least || size > ByteSize::gib(1) {
                 wrong(&format!("kafka.limits.{key}"), size.to_string(), format!("from {least} to 1 GiB"));
             }
         }
-        if limits.stall_timeout.is_zero() {
-            wrong("kafka.limits.stall_timeout", "0s".into(), "more than nothing".into());
+        if limits.stall_timeout.is_zero() || limits.stall_timeout > LONGEST_STALL {
+            let stall_timeout = humantime::format_duration(limits.stall_timeout).to_string();
+            let most = humantime::format_duration(LONGEST_STALL);
+            wrong("kafka.limits.stall_timeout", stall_timeout, format!("more than nothing and at most {most}"));
         }
         problems
     }
@@ -124,12 +127,16 @@ pub struct Limits {
     pub max_frame_bytes: ByteSize,
     /// Largest Produce request.
     pub max_produce_bytes: ByteSize,
-    /// Bytes of all requests and answers in flight; who finds no room waits.
+    /// Bytes of all requests and answers in flight, and of batches that are unpacked; who finds no room waits. A batch
+    /// or a request may have three eighths of it; what is larger is refused.
     pub memory_limit: ByteSize,
     /// How long a client may pause inside a frame, or before it takes an answer, beside a second per 64 KiB.
     #[serde(with = "humantime_serde")]
     pub stall_timeout: Duration,
 }
+
+/// A client that is silent for longer within a frame is gone.
+const LONGEST_STALL: Duration = Duration::from_secs(600);
 
 impl Default for Limits {
     fn default() -> Self {
@@ -137,7 +144,7 @@ impl Default for Limits {
             max_connections: 1000,
             max_frame_bytes: ByteSize::mib(1),
             max_produce_bytes: ByteSize::mib(16),
-            memory_limit: ByteSize::mib(32),
+            memory_limit: ByteSize::mib(14),
             stall_timeout: Duration::from_secs(30),
         }
     }
@@ -150,7 +157,8 @@ impl Limits {
         usize::try_from(most.as_u64()).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    /// Bytes of the memory budget.
+    pub fn memory_bytes(&self) -> usize {
         usize::try_from(self.memory_limit.as_u64()).unwrap_or(usize::MAX)
     }
 }
@@ -290,7 +298,7 @@ mod tests {
             max_connections = 1000
             max_frame_bytes = "1MiB"
             max_produce_bytes = "16MiB"
-            memory_limit = "32MiB"
+            memory_limit = "14MiB"
             stall_timeout = "30s"
             [broker]
             "node.id" = 1

@@ -19,25 +19,20 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::Poll,
-    time::Duration,
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use futures_util::future::{MaybeDone, maybe_done};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Broker,
     api::{self, Connection},
-    limits::{DOWN_PAYMENT_BYTES, Share, time_for},
+    incoming::Incoming,
+    limits::Patience,
 };
-
-/// Read at once from a socket on which something comes. On the stack, so idle connections share it.
-const READ_BYTES: usize = 8 << 10;
+use crate::memory::{SMALL_BYTES, Share};
 
 /// Pieces handed to one vectored write.
 const SLICES: usize = 32;
@@ -46,9 +41,6 @@ const SLICES: usize = 32;
 /// the next one. More would only be memory.
 const MOST_WAITING: usize = 64;
 const MOST_WAITING_BYTES: usize = 512 << 10;
-
-/// Key, version and correlation id: no request is shorter.
-const SHORTEST_BYTES: usize = 8;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +103,7 @@ pub(super) async fn serve(broker: Arc<Broker>, stream: TcpStream, peer: SocketAd
     let Ok(local) = stream.local_addr() else { return };
     let connection =
         Connection { broker: Arc::clone(&broker), peer, local, stop: stop.clone(), entered: AtomicUsize::new(0) };
-    let mut incoming = Incoming { broker: &broker, stream: &stream, pending: BytesMut::new() };
+    let mut incoming = Incoming::new(&broker, &stream, peer);
     let end = match answer_all(&connection, &mut incoming, &stop).await {
         Err(end) => end,
         Ok(never) => match never {},
@@ -134,7 +126,7 @@ async fn answer_all(
     let stream = incoming.stream;
     let mut waiting = Waiting { connection, requests: VecDeque::new(), bytes: 0, begun: 0 };
     loop {
-        let (frame, share) = {
+        let frame = {
             let mut frame = std::pin::pin!(incoming.frame());
             loop {
                 tokio::select! {
@@ -155,18 +147,18 @@ async fn answer_all(
                 }
             }
         };
-        let key = i16::from_be_bytes([frame[0], frame[1]]);
+        let key = i16::from_be_bytes([frame.bytes[0], frame.bytes[1]]);
         if api::queues(key) {
             while waiting.requests.len() >= MOST_WAITING || waiting.bytes >= MOST_WAITING_BYTES {
                 let answer = waiting.first().await?;
                 respond(connection, stream, answer).await?;
             }
             // Boxed: the largest handler's state must not be part of every idle connection.
-            waiting.begin(frame.len(), Box::pin(api::dispatch(connection, frame, share))).await;
+            waiting.begin(frame.bytes.len(), Box::pin(api::dispatch(connection, frame))).await;
             continue;
         }
         waiting.send_all(stream).await?;
-        let answer = Box::pin(watched(stream, key, api::dispatch(connection, frame, share))).await?;
+        let answer = Box::pin(watched(stream, key, api::dispatch(connection, frame))).await?;
         respond(connection, stream, answer).await?;
     }
 }
@@ -251,107 +243,12 @@ async fn watched(
     }
 }
 
-/// The reading half, with what came beyond the last frame.
-struct Incoming<'a> {
-    broker: &'a Broker,
-    stream: &'a TcpStream,
-    pending: BytesMut,
-}
-
-impl Incoming<'_> {
-    /// The next frame without its length, and its share of the budget.
-    async fn frame(&mut self) -> Result<(Bytes, Share), Close> {
-        let stall = self.broker.limits.stall_timeout;
-        if self.pending.is_empty() {
-            self.more(self.broker.idle_timeout()).await?;
-        }
-        // Length and API key: enough to know which limit holds.
-        while self.pending.len() < 6 {
-            self.more(stall).await?;
-        }
-        let claimed =
-            i64::from(i32::from_be_bytes([self.pending[0], self.pending[1], self.pending[2], self.pending[3]]));
-        let key = i16::from_be_bytes([self.pending[4], self.pending[5]]);
-        let most = self.broker.limits.frame_bytes(key);
-        let size = usize::try_from(claimed).ok().filter(|size| (SHORTEST_BYTES..=most).contains(size));
-        let Some(size) = size else { return Err(Close::FrameSize(claimed)) };
-
-        self.pending.advance(4);
-        let share = if size > DOWN_PAYMENT_BYTES {
-            let front = self.broker.budget.take_front().await;
-            let deadline = Instant::now() + time_for(size, stall);
-            self.grow_to(DOWN_PAYMENT_BYTES, size, deadline).await?;
-            let share = self.broker.budget.take(size).await;
-            drop(front);
-            share
-        } else {
-            self.broker.budget.take(size).await
-        };
-        // Waiting for the budget was not the peer's fault.
-        let deadline = Instant::now() + time_for(size, stall);
-        self.grow_to(size, size, deadline).await?;
-        let frame = self.pending.split_to(size).freeze();
-        if self.pending.is_empty() {
-            self.pending = BytesMut::new();
-        }
-        self.broker.metrics.received_bytes.add(size as u64 + 4);
-        Ok((frame, share))
-    }
-
-    /// Reads what there is, once something comes.
-    async fn more(&mut self, patience: Duration) -> Result<(), Close> {
-        let slow = if self.pending.is_empty() { Close::Idle } else { Close::Slow };
-        loop {
-            match timeout(patience, self.stream.readable()).await {
-                Ok(ready) => ready.map_err(|_| Close::Gone)?,
-                Err(_) => return Err(slow),
-            }
-            if let Some(count) = self.try_read()? {
-                return if count == 0 { Err(Close::Gone) } else { Ok(()) };
-            }
-        }
-    }
-
-    fn try_read(&mut self) -> Result<Option<usize>, Close> {
-        let mut bytes = [0; READ_BYTES];
-        match self.stream.try_read(&mut bytes) {
-            Ok(count) => {
-                self.pending.extend_from_slice(&bytes[..count]);
-                Ok(Some(count))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(_) => Err(Close::Gone),
-        }
-    }
-
-    /// Reads until `want` bytes of a frame of `size` are there. The buffer at most doubles what has come.
-    async fn grow_to(&mut self, want: usize, size: usize, deadline: Instant) -> Result<(), Close> {
-        while self.pending.len() < want {
-            let have = self.pending.len();
-            if self.pending.capacity() == have {
-                self.pending.reserve((size - have).min(have.max(READ_BYTES)));
-            }
-            match timeout_at(deadline, self.stream.readable()).await {
-                Ok(ready) => ready.map_err(|_| Close::Gone)?,
-                Err(_) => return Err(Close::Slow),
-            }
-            let room = (self.pending.capacity() - have).min(size - have);
-            match self.stream.try_read_buf(&mut (&mut self.pending).limit(room)) {
-                Ok(0) => return Err(Close::Gone),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Err(Close::Gone),
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Writes an answer; a client that does not take it in time is cut off.
 async fn send(broker: &Broker, stream: &TcpStream, answer: Answer) -> Result<(), Close> {
     let mut segments = answer.segments;
     let bytes: usize = segments.iter().map(Bytes::len).sum();
-    let deadline = Instant::now() + time_for(bytes, broker.limits.stall_timeout);
+    let stall = broker.limits.stall_timeout;
+    let patience = if bytes > SMALL_BYTES { Patience::holding(bytes, stall) } else { Patience::new(bytes, stall) };
     let mut first = 0;
     while first < segments.len() {
         let written = {
@@ -375,10 +272,8 @@ async fn send(broker: &Broker, stream: &TcpStream, answer: Answer) -> Result<(),
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match timeout_at(deadline, stream.writable()).await {
-                    Ok(ready) => ready.map_err(|_| Close::Gone)?,
-                    Err(_) => return Err(Close::Slow),
-                }
+                let ready = patience.wait(&broker.memory, stream.writable()).await;
+                ready.ok_or(Close::Slow)?.map_err(|_| Close::Gone)?;
             }
             Err(_) => return Err(Close::Gone),
         }

@@ -1,140 +1,118 @@
-//! What one client, and all of them together, may take: connections, frame sizes, bytes in memory, time.
+//! How long a client may take for what it sends and takes.
 //!
-//! One budget of bytes covers request and answer bodies of all connections. A request waits for its share before it is
-//! read, so the peers' own sockets hold back what does not fit. Never allocates: it only counts.
-//!
-//! The budget has three parts, so that nobody waits for what those behind him hold: an eighth for small requests and
-//! answers, an eighth for the first pieces of large frames, the rest for everything large. Were it one, a hundred
-//! clients that send the first piece of a large frame each would wait for one another for ever.
+//! Two rates: one that any line has, and one that is asked for while others wait for the memory that the bytes in
+//! transit hold. The second keeps a few clients that send 16 MiB at 64 KiB/s from holding everybody's memory for minutes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
-/// Of a larger frame this much must have come before the rest of its length is reserved: a peer that only claims to
-/// send 16 MiB holds back nobody.
-pub(super) const DOWN_PAYMENT_BYTES: usize = 64 << 10;
+use crate::memory::Budget;
 
 /// Slowest a peer may be in the long run, beside the stall time: 64 KiB/s, a bad mobile uplink.
 const SLOWEST_BYTES_PER_SECOND: usize = 64 << 10;
 
-/// The bytes of all requests and answers in flight. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Budget {
-    small: Pool,
-    front: Pool,
-    main: Pool,
+/// Slowest it may be while others wait for memory, beside [`SHORT_GRACE`].
+const SHORT_BYTES_PER_SECOND: usize = 1 << 20;
+/// A quick peer may have been held up by the network for this long. A MiB gets 11 s with it, which the slowest line
+/// that is let go on when memory is short, of 100 KiB/s, keeps to.
+const SHORT_GRACE: Duration = Duration::from_secs(10);
+/// How often a transfer looks whether memory has become short.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// When a transfer that holds memory has taken too long.
+pub(super) struct Patience {
+    deadline: Instant,
+    /// The same while memory is short; `None` for what takes no memory that others wait for.
+    short_deadline: Option<Instant>,
 }
 
-/// A part of the budget.
-#[derive(Clone)]
-struct Pool {
-    bytes: Arc<Semaphore>,
-    total_bytes: usize,
-}
-
-/// A share of the budget; given back when dropped.
-#[derive(Default)]
-pub(super) struct Share {
-    small: Option<OwnedSemaphorePermit>,
-    main: Option<OwnedSemaphorePermit>,
-}
-
-impl Budget {
-    pub(super) fn new(total_bytes: usize) -> Self {
-        let total_bytes = total_bytes.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
-        let pool = |total_bytes| Pool { bytes: Arc::new(Semaphore::new(total_bytes)), total_bytes };
-        let (small, front) = (total_bytes / 8, total_bytes / 8);
-        Self { small: pool(small), front: pool(front), main: pool(total_bytes - small - front) }
+impl Patience {
+    /// For a transfer of so many bytes that begins now, when `stall` is what a moment's silence may last.
+    pub(super) fn new(bytes: usize, stall: Duration) -> Self {
+        Self { deadline: Instant::now() + time_for(bytes, stall), short_deadline: None }
     }
 
-    /// Waits for a share. More than everything is cut to everything: then the one request runs alone.
-    pub(super) async fn take(&self, bytes: usize) -> Share {
-        if bytes <= DOWN_PAYMENT_BYTES {
-            Share { small: Some(self.small.take(bytes).await), main: None }
-        } else {
-            Share { small: None, main: Some(self.main.take(bytes).await) }
-        }
+    /// The same for one that holds a share of the large part.
+    pub(super) fn holding(bytes: usize, stall: Duration) -> Self {
+        let short = SHORT_GRACE + Duration::from_secs((bytes / SHORT_BYTES_PER_SECOND) as u64);
+        Self { short_deadline: Some(Instant::now() + short), ..Self::new(bytes, stall) }
     }
 
-    /// Waits for room for the first piece of a large frame. To be held while its [`Budget::take`] waits.
-    pub(super) async fn take_front(&self) -> OwnedSemaphorePermit {
-        self.front.take(DOWN_PAYMENT_BYTES).await
-    }
-
-    /// Bytes taken now.
-    pub(super) fn taken_bytes(&self) -> usize {
-        [&self.small, &self.front, &self.main].iter().map(|p| p.total_bytes - p.bytes.available_permits()).sum()
-    }
-}
-
-impl Pool {
-    async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
-        let bytes = u32::try_from(bytes.min(self.total_bytes)).expect("the total fits 32 bits");
-        let permit = Arc::clone(&self.bytes).acquire_many_owned(bytes).await;
-        permit.expect("the budget is never closed")
-    }
-}
-
-impl Share {
-    /// Adds another share of the same budget.
-    pub(super) fn merge(&mut self, other: Self) {
-        for (mine, theirs) in [(&mut self.small, other.small), (&mut self.main, other.main)] {
-            match (mine, theirs) {
-                (Some(mine), Some(theirs)) => mine.merge(theirs),
-                (mine @ None, theirs) => *mine = theirs,
-                (Some(_), None) => {}
+    /// Waits for the socket; `None` when patience has ended.
+    pub(super) async fn wait<T>(&self, budget: &Budget, ready: impl Future<Output = T>) -> Option<T> {
+        let mut ready = std::pin::pin!(ready);
+        loop {
+            let now = Instant::now();
+            let is_over = self.short_deadline.is_some_and(|at| at <= now && budget.is_short());
+            if is_over || self.deadline <= now {
+                return None;
             }
-        }
-    }
-
-    /// Gives back all but `bytes`.
-    pub(super) fn shrink_to(&mut self, bytes: usize) {
-        let mut left = bytes;
-        for permit in [&mut self.small, &mut self.main].into_iter().flatten() {
-            drop(permit.split(permit.num_permits().saturating_sub(left)));
-            left -= permit.num_permits();
+            let look_at = self.short_deadline.map_or(self.deadline, |at| self.deadline.min(at.max(now + LOOK_EVERY)));
+            if let Ok(ready) = tokio::time::timeout_at(look_at, &mut ready).await {
+                return Some(ready);
+            }
         }
     }
 }
 
 /// How long `bytes` may take to come or go, when `stall` is what a moment's silence may last.
-pub(super) fn time_for(bytes: usize, stall: Duration) -> Duration {
+fn time_for(bytes: usize, stall: Duration) -> Duration {
     stall + Duration::from_secs((bytes / SLOWEST_BYTES_PER_SECOND) as u64)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use super::*;
 
-    const KIB: usize = 1 << 10;
+    const STALL: Duration = Duration::from_secs(30);
 
-    #[tokio::test]
-    async fn shares_are_waited_for_and_given_back() {
-        let budget = Budget::new(800 * KIB);
-        let mut first = budget.take(400 * KIB).await;
-        assert!(tokio::time::timeout(Duration::ZERO, budget.take(201 * KIB)).await.is_err(), "does not fit");
-        first.merge(budget.take(200 * KIB).await);
-        assert_eq!(budget.taken_bytes(), 600 * KIB);
-        first.merge(budget.take(60 * KIB).await);
-        assert_eq!(budget.taken_bytes(), 660 * KIB, "small ones have room of their own");
-        first.shrink_to(10);
-        assert_eq!(budget.taken_bytes(), 10);
-        drop(first);
-        assert_eq!(budget.taken_bytes(), 0);
-        let all = budget.take(1 << 40).await;
-        assert_eq!(budget.taken_bytes(), 600 * KIB, "more than everything is everything");
-        drop(all);
+    /// Seconds until patience ends.
+    async fn ends(patience: Patience, budget: &Budget) -> u64 {
+        let start = Instant::now();
+        assert_eq!(patience.wait(budget, pending::<()>()).await, None);
+        start.elapsed().as_secs()
     }
 
-    #[tokio::test]
-    async fn first_pieces_never_stand_in_the_way_of_the_rest() {
-        let budget = Budget::new(1024 * KIB);
-        let first = budget.take_front().await;
-        let second = budget.take_front().await;
-        assert!(tokio::time::timeout(Duration::ZERO, budget.take_front()).await.is_err(), "no third piece is read");
-        let whole = tokio::time::timeout(Duration::ZERO, budget.take(768 * KIB)).await;
-        assert!(whole.is_ok(), "one of them goes on");
-        drop((first, second));
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_memory_that_others_wait_for_has_less_time() {
+        let budget = Budget::new(8 << 20);
+        assert_eq!(ends(Patience::new(4 << 20, STALL), &budget).await, 30 + 64);
+        assert_eq!(ends(Patience::holding(4 << 20, STALL), &budget).await, 30 + 64, "nobody waits");
+        let all = budget.take(1 << 30).await;
+        let waiting = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.take(1 << 20).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(ends(Patience::new(4 << 20, STALL), &budget).await, 30 + 64, "holds nothing");
+        assert_eq!(ends(Patience::holding(4 << 20, STALL), &budget).await, 10 + 4);
+        drop(all);
+        drop(waiting.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_that_becomes_short_later_is_noticed() {
+        let budget = Budget::new(8 << 20);
+        let all = budget.take(1 << 30).await;
+        let later = tokio::spawn({
+            let budget = budget.clone();
+            async move {
+                tokio::time::sleep(Duration::from_secs(40)).await;
+                budget.take(1 << 20).await
+            }
+        });
+        let seconds = ends(Patience::holding(4 << 20, STALL), &budget).await;
+        assert!((40..=42).contains(&seconds), "{seconds} s");
+        drop(all);
+        drop(later.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_ready_is_taken() {
+        let budget = Budget::new(8 << 20);
+        assert_eq!(Patience::new(0, STALL).wait(&budget, std::future::ready(7)).await, Some(7));
     }
 }

@@ -16,14 +16,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 mod api;
 mod config;
 mod conn;
+mod incoming;
 mod limits;
 mod meters;
 pub mod settings;
 
 pub use config::{Advertised, Config, Listener, Value};
 
-use self::{limits::Budget, meters::Meters, settings::Settings};
-use crate::{groups::Groups, log::Log, metrics::Registry, supervise::Supervisor};
+use self::{meters::Meters, settings::Settings};
+use crate::{groups::Groups, log::Log, memory::Budget, metrics::Registry, supervise::Supervisor};
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: u32 = 128;
@@ -72,7 +73,7 @@ pub(crate) struct Broker {
     pub(crate) cluster_id: String,
     advertised: Advertised,
     limits: config::Limits,
-    budget: Budget,
+    memory: Budget,
     metrics: Meters,
     data_dir: String,
     clock: crate::log::Clock,
@@ -81,7 +82,7 @@ pub(crate) struct Broker {
 impl Broker {
     /// Shows what of the memory budget is taken.
     fn show_memory(&self) {
-        self.metrics.memory_bytes.set(i64::try_from(self.budget.taken_bytes()).unwrap_or(i64::MAX));
+        self.metrics.memory_bytes.set(i64::try_from(self.memory.taken_bytes()).unwrap_or(i64::MAX));
     }
 
     fn idle_timeout(&self) -> Duration {
@@ -98,6 +99,8 @@ pub struct Parts {
     pub log: Log,
     /// The consumer groups.
     pub groups: Groups,
+    /// The memory for requests, answers and unpacking; [`Config`] says how much.
+    pub memory: Budget,
     /// Where to count.
     pub metrics: Registry,
     /// Who runs the listeners, and stops them and their connections.
@@ -153,7 +156,7 @@ pub async fn serve(config: &Config, parts: Parts) -> Result<Kafka, Error> {
         cluster_id: base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(parts.log.incarnation()),
         advertised: config.advertised.clone(),
         limits: config.limits.clone(),
-        budget: Budget::new(config.limits.memory_bytes()),
+        memory: parts.memory,
         metrics: Meters::new(&parts.metrics),
         data_dir: parts.data_dir,
         clock: parts.clock,

@@ -82,8 +82,7 @@ impl Catalogue {
 
     /// What readers see.
     pub(super) fn topics(&self) -> Arc<Topics> {
-        let by_name = self.records.iter().map(|(name, (_, topic))| (Arc::clone(name), Arc::clone(topic)));
-        Arc::new(Topics { by_name: by_name.collect() })
+        Arc::new(self.records.values().map(|(_, topic)| Arc::clone(topic)).collect())
     }
 
     /// A new topic, not yet entered; its partitions' numbers begin at the next one.

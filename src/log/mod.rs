@@ -116,6 +116,8 @@ pub struct Timed {
     pub offset: Offset,
     /// Its timestamp in milliseconds.
     pub timestamp_ms: i64,
+    /// Its batch takes more than was allowed unpacked, so this is the batch's first offset and greatest time.
+    pub is_too_large_to_unpack: bool,
 }
 
 /// Figures of the log for status and metrics.
@@ -259,6 +261,7 @@ impl Log {
                 let (reply, answer) = oneshot::channel();
                 let is_relaxed = state.is_empty() && !batches.is_empty() && batches.iter().all(writer::is_relaxed);
                 jobs.push(queue::Job {
+                    lent: None,
                     batches,
                     state,
                     bytes,
@@ -336,22 +339,36 @@ impl Log {
         self.ask(queue::Work::Producers { part: None, reply }, answer).await
     }
 
-    /// First record at or after a timestamp.
+    /// Bytes that [`Log::read`] takes at `from` even where it is asked for fewer: those of the chunk, or of the batch in
+    /// the tail, that it reads first.
     ///
     /// # Errors
-    /// As [`Log::read`].
-    pub async fn offset_at(&self, partition: &Partition, timestamp_ms: i64) -> Result<Option<Timed>, Error> {
-        let partition = partition.clone();
-        self.past_damage(move |shared| reader::offset_at(shared, &partition, timestamp_ms)).await
+    /// [`Error::UnknownPartition`].
+    pub fn least_read_bytes(&self, partition: &Partition, from: Offset) -> Result<usize, Error> {
+        Ok(self.0.shared.part(partition)?.lock().least_read_bytes(from))
     }
 
-    /// The record with the greatest timestamp (the first of them).
+    /// First record at or after a timestamp. Batches that take more than `unpacked_bytes` unpacked are not looked into.
     ///
     /// # Errors
     /// As [`Log::read`].
-    pub async fn max_timestamp(&self, partition: &Partition) -> Result<Option<Timed>, Error> {
+    pub async fn offset_at(
+        &self,
+        partition: &Partition,
+        timestamp_ms: i64,
+        unpacked_bytes: usize,
+    ) -> Result<Option<Timed>, Error> {
         let partition = partition.clone();
-        self.past_damage(move |shared| reader::max_timestamp(shared, &partition)).await
+        self.past_damage(move |shared| reader::offset_at(shared, &partition, timestamp_ms, unpacked_bytes)).await
+    }
+
+    /// The record with the greatest timestamp (the first of them), with the same limit.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub async fn max_timestamp(&self, partition: &Partition, unpacked_bytes: usize) -> Result<Option<Timed>, Error> {
+        let partition = partition.clone();
+        self.past_damage(move |shared| reader::max_timestamp(shared, &partition, unpacked_bytes)).await
     }
 
     /// One key of one owner's state, as of the last durable commit.

@@ -229,6 +229,14 @@ impl Inner {
         self.chunks.get(at).copied()
     }
 
+    /// Bytes that a read from `offset` takes at least: the whole chunk there, or the first batch of the tail.
+    pub(super) fn least_read_bytes(&self, offset: Offset) -> usize {
+        if let Some(chunk) = self.chunk_at(offset) {
+            return chunk.length as usize;
+        }
+        headers(self.durable_tail()).find(|(_, h)| h.last() >= offset).map_or(0, |(_, h)| h.bytes)
+    }
+
     /// The durable part of the tail.
     pub(super) fn durable_tail(&self) -> &[u8] {
         &self.tail[..self.durable_bytes]

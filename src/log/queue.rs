@@ -54,6 +54,8 @@ pub(super) struct Job {
     pub(super) is_relaxed: bool,
     /// The one write of a request with which the request counts as outstanding; none where nobody waits.
     pub(super) is_counted: bool,
+    /// Where in its partition's tail the one batch lies that the write has given up.
+    pub(super) lent: Option<std::ops::Range<usize>>,
     /// `None` once answered.
     pub(super) reply: Option<Reply<Vec<Appended>>>,
     /// Returned to the budget when the last write of the request is dropped.

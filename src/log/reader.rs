@@ -19,9 +19,6 @@ use super::{
 };
 use crate::record::{BatchError, Offset, Partition, Unpacker};
 
-/// Most bytes that one batch may take unpacked while a timestamp is looked up in it.
-const UNPACKED_BYTES: usize = 16 << 20;
-
 /// Whether a read may wait for the disk: only on a thread where nothing else waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
@@ -191,13 +188,22 @@ fn read_chunk(shared: &Shared, part: &Arc<Part>, chunk: &ChunkRef, patience: Pat
 }
 
 /// The first record at or after a timestamp.
-pub(super) fn offset_at(shared: &Shared, partition: &Partition, timestamp_ms: i64) -> Result<Option<Timed>, Unread> {
+pub(super) fn offset_at(
+    shared: &Shared,
+    partition: &Partition,
+    timestamp_ms: i64,
+    unpacked_bytes: usize,
+) -> Result<Option<Timed>, Unread> {
     let part = shared.part(partition)?;
-    find(shared, &part, |max_ms| max_ms >= timestamp_ms, timestamp_ms)
+    find(shared, &part, |max_ms| max_ms >= timestamp_ms, Wanted { timestamp_ms, unpacked_bytes })
 }
 
 /// The first record with the greatest timestamp.
-pub(super) fn max_timestamp(shared: &Shared, partition: &Partition) -> Result<Option<Timed>, Unread> {
+pub(super) fn max_timestamp(
+    shared: &Shared,
+    partition: &Partition,
+    unpacked_bytes: usize,
+) -> Result<Option<Timed>, Unread> {
     let part = shared.part(partition)?;
     let greatest = {
         let inner = part.lock();
@@ -208,17 +214,28 @@ pub(super) fn max_timestamp(shared: &Shared, partition: &Partition) -> Result<Op
         sealed.chain(tail).max()
     };
     match greatest {
-        Some(greatest) => find(shared, &part, |max_ms| max_ms == greatest, greatest),
+        Some(greatest) => {
+            find(shared, &part, |max_ms| max_ms == greatest, Wanted { timestamp_ms: greatest, unpacked_bytes })
+        }
         None => Ok(None),
     }
 }
 
-/// The first record of at least `timestamp_ms` in the first batch whose greatest timestamp is wanted.
+/// A record that is looked for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// It has at least this time.
+    timestamp_ms: i64,
+    /// What one batch may take unpacked.
+    unpacked_bytes: usize,
+}
+
+/// The first record of at least the time wanted in the first batch whose greatest timestamp is wanted.
 fn find(
     shared: &Shared,
     part: &Arc<Part>,
     is_wanted: impl Fn(i64) -> bool,
-    timestamp_ms: i64,
+    wanted: Wanted,
 ) -> Result<Option<Timed>, Unread> {
     let mut next = part.lock().bounds.start;
     loop {
@@ -230,11 +247,11 @@ fn find(
         let Some(chunk) = chunk else {
             let tail = inner.durable_tail().to_vec();
             drop(inner);
-            return Ok(in_batches(&tail, visible, &is_wanted, timestamp_ms));
+            return Ok(in_batches(&tail, visible, &is_wanted, wanted));
         };
         drop(inner);
         if let Content::Batches(batches) = read_chunk(shared, part, &chunk, Patience::Cold)?
-            && let Some(found) = in_batches(&batches, visible, &is_wanted, timestamp_ms)
+            && let Some(found) = in_batches(&batches, visible, &is_wanted, wanted)
         {
             return Ok(Some(found));
         }
@@ -242,33 +259,30 @@ fn find(
     }
 }
 
-fn in_batches(
-    bytes: &[u8],
-    visible: Range<Offset>,
-    is_wanted: &impl Fn(i64) -> bool,
-    timestamp_ms: i64,
-) -> Option<Timed> {
+fn in_batches(bytes: &[u8], visible: Range<Offset>, is_wanted: &impl Fn(i64) -> bool, wanted: Wanted) -> Option<Timed> {
     headers(bytes)
         .filter(|(_, header)| header.last() >= visible.start && header.base < visible.end)
         .filter(|(_, header)| is_wanted(header.max_timestamp_ms))
-        .find_map(|(at, header)| in_batch(&bytes[at..at + header.bytes], &header, visible.start, timestamp_ms))
+        .find_map(|(at, header)| in_batch(&bytes[at..at + header.bytes], &header, visible.start, wanted))
 }
 
 /// The first record at or after the timestamp. A batch that does not unpack answers with its first offset: too early
 /// an offset costs a reader some records, too late a one would lose some.
-fn in_batch(batch: &[u8], header: &Header, start: Offset, timestamp_ms: i64) -> Option<Timed> {
-    let whole = Timed { offset: header.base.max(start), timestamp_ms: header.max_timestamp_ms };
-    let mut unpacker = Unpacker::new(UNPACKED_BYTES);
+fn in_batch(batch: &[u8], header: &Header, start: Offset, wanted: Wanted) -> Option<Timed> {
+    let whole =
+        Timed { offset: header.base.max(start), timestamp_ms: header.max_timestamp_ms, is_too_large_to_unpack: false };
+    let mut unpacker = Unpacker::new(wanted.unpacked_bytes);
     let records = match unpacker.records(batch) {
         Ok(records) => records,
+        Err(BatchError::TooLarge { .. }) => return Some(Timed { is_too_large_to_unpack: true, ..whole }),
         // A transaction's marker holds no record of anybody's.
         Err(BatchError::Control) => return None,
         Err(_) => return Some(whole),
     };
     for record in records {
         let Ok(record) = record else { return Some(whole) };
-        if record.timestamp_ms >= timestamp_ms && record.offset >= start {
-            return Some(Timed { offset: record.offset, timestamp_ms: record.timestamp_ms });
+        if record.timestamp_ms >= wanted.timestamp_ms && record.offset >= start {
+            return Some(Timed { offset: record.offset, timestamp_ms: record.timestamp_ms, ..whole });
         }
     }
     None

@@ -458,9 +458,9 @@ async fn times_are_found_record_by_record() {
     let log = open(dir.path());
     topic(&log, "a", 1).await;
     let p = Partition::new("a", 0);
-    let at = async |ms| log.offset_at(&p, ms).await.unwrap().map(|t| (t.offset, t.timestamp_ms));
+    let at = async |ms| log.offset_at(&p, ms, 1 << 20).await.unwrap().map(|t| (t.offset, t.timestamp_ms));
     assert_eq!(at(0).await, None);
-    assert_eq!(log.max_timestamp(&p).await.unwrap(), None);
+    assert_eq!(log.max_timestamp(&p, 1 << 20).await.unwrap(), None);
     // Out of order on purpose: the second batch is older than the first.
     let groups: [&[i64]; 4] = [&[10, 30, 20], &[5, 6], &[40, 50, 41], &[50, 7]];
     for (index, bytes) in timed(&groups, crate::record::Codec::Zstd).into_iter().enumerate() {
@@ -474,7 +474,10 @@ async fn times_are_found_record_by_record() {
         assert_eq!(at(ms).await, Some(found), "{ms}");
     }
     assert_eq!(at(51).await, None);
-    assert_eq!(log.max_timestamp(&p).await.unwrap(), Some(Timed { offset: 7, timestamp_ms: 50 }));
+    assert_eq!(
+        log.max_timestamp(&p, 1 << 20).await.unwrap(),
+        Some(Timed { offset: 7, timestamp_ms: 50, is_too_large_to_unpack: false })
+    );
     log.change(Change::TrimBefore { partition: p.clone(), offset: 8 }, vec![]).await.unwrap();
     assert_eq!(at(0).await, Some((8, 41)));
     assert_eq!(at(42).await, Some((9, 50)));

@@ -33,6 +33,19 @@ pub type TopicId = [u8; 16];
 pub struct Topics {
     /// By name.
     pub by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    /// The same by id: from version 13 on each partition of a Fetch is looked up so.
+    by_id: BTreeMap<TopicId, Arc<Topic>>,
+}
+
+impl FromIterator<Arc<Topic>> for Topics {
+    fn from_iter<I: IntoIterator<Item = Arc<Topic>>>(topics: I) -> Self {
+        let mut all = Self::default();
+        for topic in topics {
+            all.by_id.insert(topic.id, Arc::clone(&topic));
+            all.by_name.insert(Arc::clone(&topic.name), topic);
+        }
+        all
+    }
 }
 
 impl Topics {
@@ -43,7 +56,7 @@ impl Topics {
 
     /// The topic with that id.
     pub fn by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
-        self.by_name.values().find(|t| t.id == id)
+        self.by_id.get(&id)
     }
 }
 

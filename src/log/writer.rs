@@ -126,6 +126,21 @@ impl Drop for Last {
     }
 }
 
+/// A single batch of at least this size leaves its request once its tail has it: the request's frame, the tail and the
+/// pages of the commit would be three copies of it at once.
+const LENT_BYTES: usize = 32 << 10;
+
+/// Gives up a large batch that was staged.
+fn lend(job: &mut Job, staged: &Result<Vec<Appended>, Error>) {
+    if let ([(part, batch)], Ok([Appended { is_duplicate: false, .. }])) = (&mut job.batches[..], staged.as_deref())
+        && batch.len() >= LENT_BYTES
+    {
+        let end = part.lock().tail.len();
+        job.lent = Some(end - batch.len()..end);
+        *batch = Bytes::new();
+    }
+}
+
 /// What one batch of a write has staged, taken back where a later one turns out to be wrong.
 pub(super) struct Undo {
     part: Arc<Part>,
@@ -269,6 +284,7 @@ impl Writer {
                 *batch = Bytes::copy_from_slice(batch);
             }
         }
+        lend(&mut job, &result);
         self.group.push((job, result));
     }
 
@@ -314,6 +330,9 @@ impl Writer {
     /// The group is in the file. Its answers wait until that is durable, those of repeated batches too: what they repeat
     /// may not be durable yet.
     pub(super) fn group_is_written(&mut self) {
+        for (job, _) in &mut self.group {
+            job.batches.clear();
+        }
         self.unpublished.answers.append(&mut self.group);
         self.is_stuck = false;
         self.has_written = true;
@@ -324,6 +343,7 @@ impl Writer {
         let mut group = std::mem::take(&mut self.group);
         for (job, result) in &mut group {
             *result = self.stage(job);
+            lend(job, result);
             if let (None, Err(error)) = (&job.reply, &result) {
                 let partition = job.batches.first().map(|(part, _)| part.name.to_string());
                 tracing::error!(partition, "relaxed records are lost: {error}");
@@ -485,6 +505,11 @@ impl Writer {
 
     /// Takes back everything staged.
     fn unstage(&mut self) {
+        for (job, _) in &mut self.group {
+            if let (Some(range), [(part, batch)]) = (job.lent.take(), &mut job.batches[..]) {
+                *batch = Bytes::copy_from_slice(&part.lock().tail[range]);
+            }
+        }
         let staged = std::mem::take(&mut self.staged);
         for part in staged.touched {
             let mut inner = part.lock();

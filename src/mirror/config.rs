@@ -191,6 +191,9 @@ impl Config {
                 say(key, format!("between 1 KiB and {}", ByteSize(most)));
             }
         }
+        if self.linger > LONGEST_LINGER {
+            say("linger", format!("at most {}", humantime::format_duration(LONGEST_LINGER)));
+        }
         wrong
     }
 
@@ -309,6 +312,9 @@ fn batch_size() -> ByteSize {
 fn request_size() -> ByteSize {
     ByteSize::kib(512)
 }
+
+/// A longer wait is a mistake.
+const LONGEST_LINGER: Duration = Duration::from_secs(60);
 
 fn linger() -> Duration {
     Duration::from_millis(100)

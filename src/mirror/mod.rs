@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     log::Log,
+    memory::Budget,
     metrics::Registry,
     record::{Offset, Partition},
     supervise::Supervisor,
@@ -37,6 +38,7 @@ pub struct Mirrors(Arc<Links>);
 struct Links {
     node: String,
     log: Log,
+    memory: Budget,
     supervisor: Supervisor,
     metrics: Registry,
     running: Mutex<BTreeMap<String, Mirror>>,
@@ -44,8 +46,8 @@ struct Links {
 
 impl Mirrors {
     /// No links yet, for the node of that name.
-    pub fn new(node: &str, log: Log, supervisor: Supervisor, metrics: Registry) -> Self {
-        Self(Arc::new(Links { node: node.to_owned(), log, supervisor, metrics, running: Mutex::default() }))
+    pub fn new(node: &str, log: Log, memory: Budget, supervisor: Supervisor, metrics: Registry) -> Self {
+        Self(Arc::new(Links { node: node.to_owned(), log, memory, supervisor, metrics, running: Mutex::default() }))
     }
 
     /// Starts the link `name`. If there is one of that name, [`Self::stop`] it first.
@@ -53,8 +55,8 @@ impl Mirrors {
     /// # Errors
     /// As [`Mirror::start`].
     pub fn start(&self, name: &str, config: Config) -> Result<(), StartError> {
-        let Links { node, log, supervisor, metrics, .. } = &*self.0;
-        let mirror = Mirror::start(name, node, config, log, supervisor, metrics)?;
+        let Links { node, log, memory, supervisor, metrics, .. } = &*self.0;
+        let mirror = Mirror::start(name, node, config, log, memory, supervisor, metrics)?;
         self.running().insert(name.to_owned(), mirror);
         Ok(())
     }
@@ -117,6 +119,7 @@ impl Mirror {
         node: &str,
         config: Config,
         log: &Log,
+        memory: &Budget,
         supervisor: &Supervisor,
         registry: &Registry,
     ) -> Result<Self, StartError> {
@@ -130,7 +133,8 @@ impl Mirror {
             ..Status::default()
         }));
         let meters = meters::Meters::new(registry, name);
-        let link = link::Link::new(name, node, config, log.clone(), meters, Arc::clone(&status)).map_err(refuse)?;
+        let link = link::Link::new(name, node, config, log.clone(), memory.clone(), meters, Arc::clone(&status))
+            .map_err(refuse)?;
         link.protect().map_err(|e| refuse(e.to_string()))?;
         let link = Arc::new(tokio::sync::Mutex::new(link));
         let (failed, runs) = (Arc::clone(&status), Arc::clone(&link));

@@ -199,6 +199,16 @@ impl Unpacker {
         self.limit_bytes
     }
 
+    /// Sets another limit.
+    pub fn set_limit(&mut self, limit_bytes: usize) {
+        self.limit_bytes = limit_bytes;
+    }
+
+    /// What was unpacked last.
+    pub(super) fn unpacked(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Gives buffer and context back, for an owner that has nothing to do for a while.
     pub fn release(&mut self) {
         self.buffer = Vec::new();

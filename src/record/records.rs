@@ -81,22 +81,46 @@ impl Unpacker {
     /// [`BatchError::TooLarge`] if the records take more than the limit unpacked, [`BatchError::Compressed`] if they do
     /// not unpack.
     pub fn records<'a>(&'a mut self, bytes: &'a [u8]) -> Result<Records<'a>, BatchError> {
-        let header = batch::Header::parse(bytes)?;
-        if header.batch_bytes() != bytes.len() {
-            return Err(BatchError::Length { said: header.length, got_bytes: bytes.len() });
+        self.prepare(bytes)?;
+        self.prepared(bytes)
+    }
+
+    /// The first half of [`Unpacker::records`], for a caller that tries another limit where one was too low.
+    ///
+    /// # Errors
+    /// As [`Unpacker::records`].
+    pub fn prepare(&mut self, bytes: &[u8]) -> Result<(), BatchError> {
+        let header = whole_header(bytes)?;
+        match header.codec() {
+            Codec::None => Ok(()),
+            _ if bytes.len() == batch::HEADER_BYTES => Ok(()),
+            codec => self.unpack(codec, &bytes[batch::HEADER_BYTES..]).map(drop),
         }
-        if header.is_control() {
-            return Err(BatchError::Control);
-        }
+    }
+
+    /// The second half, for the batch that was prepared last.
+    ///
+    /// # Errors
+    /// As [`Unpacker::records`], but for unpacking.
+    pub fn prepared<'a>(&'a self, bytes: &'a [u8]) -> Result<Records<'a>, BatchError> {
+        let header = whole_header(bytes)?;
         let packed = &bytes[batch::HEADER_BYTES..];
-        let rest = match header.codec() {
-            Codec::None => packed,
-            // Some clients set the bits on a batch of nothing.
-            _ if packed.is_empty() => packed,
-            codec => self.unpack(codec, packed)?,
-        };
+        // Some clients set the codec's bits on a batch of nothing.
+        let rest = if header.codec() == Codec::None || packed.is_empty() { packed } else { self.unpacked() };
         Ok(Records { rest, left: header.records_count, last_delta: -1, header })
     }
+}
+
+/// The header of a batch that is what it says and holds records.
+fn whole_header(bytes: &[u8]) -> Result<batch::Header, BatchError> {
+    let header = batch::Header::parse(bytes)?;
+    if header.batch_bytes() != bytes.len() {
+        return Err(BatchError::Length { said: header.length, got_bytes: bytes.len() });
+    }
+    if header.is_control() {
+        return Err(BatchError::Control);
+    }
+    Ok(header)
 }
 
 impl<'a> Records<'a> {

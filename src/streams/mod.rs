@@ -22,6 +22,7 @@ pub use topology::{Problem, check};
 
 use crate::{
     log::{self, Clock, Log},
+    memory::Budget,
     metrics::{Counter, Registry},
     record::{BatchError, Offset, Partition},
     supervise::Supervisor,
@@ -124,6 +125,8 @@ pub struct Position {
 pub struct Host {
     /// The log.
     pub log: Log,
+    /// The memory that large batches are unpacked in.
+    pub memory: Budget,
     /// Where the tasks are listed and stopped.
     pub supervisor: Supervisor,
     /// Where the counters go.
@@ -164,6 +167,11 @@ impl Streams {
         let streams = Self { host, table: Arc::default() };
         streams.apply(configs)?;
         Ok(streams)
+    }
+
+    /// Whether a stream of that application id runs.
+    pub fn is_running(&self, name: &str) -> bool {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).running.contains_key(name)
     }
 
     /// Makes these the running streams: stops what is gone or changed, starts what is new or changed. A changed stream

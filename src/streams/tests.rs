@@ -98,6 +98,7 @@ impl Rig {
     fn host(&self) -> Host {
         Host {
             log: self.log.clone(),
+            memory: Budget::new(14 << 20),
             supervisor: Supervisor::default(),
             metrics: Registry::default(),
             clock: Arc::new(|| 1_800_000_000_000),
@@ -405,7 +406,7 @@ async fn an_unreadable_batch_is_kept_and_passed() {
     let reason = letters[0].headers[0].1.clone().unwrap();
     assert!(reason.starts_with("unreadable batch 1..2: bad record"), "{reason}");
     let reason = letters[1].headers[0].1.clone().unwrap();
-    assert!(reason.contains("more than 16777216 bytes"), "{reason}");
+    assert!(reason.contains("more than 5734400 bytes"), "{reason}");
     assert_eq!(rig.committed("s", "in", 0), Some(5));
     assert_eq!(streams.status()[0].dead_letters, 2);
 }

@@ -20,16 +20,20 @@ use crate::{
     expr::Scope,
     groups::offsets::{self, Committed},
     log::{self, Bounds, TopicId, Topics, Urgency, Write},
+    memory::Share,
     record::{
-        Offset, Partition, RecordView, Unpacker,
+        BatchError, Offset, Partition, RecordView, Unpacker,
         batch::{self, Header},
     },
 };
 
 /// Bytes asked of the log at once.
 const READ_BYTES: usize = 128 * 1024;
-/// Most unpacked bytes of one batch: what a frame of the largest Produce request may hold, and some.
-const UNPACK_BYTES: usize = 16 * 1024 * 1024;
+/// What a batch may take unpacked beside everything else. One that takes more waits for all the memory there is for such
+/// work, and has it alone.
+const UNPACK_BYTES: usize = 512 * 1024;
+/// A read that brings more than this waits for that memory too.
+const LARGE_READ_BYTES: usize = 256 * 1024;
 /// Output after which a commit is due although more could be read.
 const COMMIT_BYTES: usize = 512 * 1024;
 /// Records after which the task lets others run.
@@ -180,6 +184,10 @@ impl Worker<'_> {
                 continue;
             }
             let (partition, position) = (source.partition.clone(), source.position);
+            let mut share = None;
+            if self.host.log.least_read_bytes(&partition, position).is_ok_and(|bytes| bytes > LARGE_READ_BYTES) {
+                share = Some(take_all(self.host).await);
+            }
             let slice = match self.host.log.read(&partition, position, READ_BYTES).await {
                 Ok(slice) => slice,
                 // Trimmed or deleted between the look and the read.
@@ -199,12 +207,19 @@ impl Worker<'_> {
                 if header.last_offset() < self.sources[index].position {
                     continue;
                 }
-                let full = self.take_batch(index, header, bytes).await?;
+                let full = self.take_batch(index, header, bytes, &mut share).await?;
                 if full {
+                    if share.is_some() {
+                        self.unpacker.release();
+                    }
                     return Ok(true);
                 }
             }
             self.mark_dirty(index);
+            if share.is_some() {
+                self.unpacker.release();
+            }
+            drop(share);
             // A filter that drops all of a stream that never pauses must not put the position off for ever.
             if self.dirty_since.is_some_and(|since| since.elapsed() >= POSITION_INTERVAL) {
                 return Ok(true);
@@ -216,14 +231,30 @@ impl Worker<'_> {
 
     /// Judges one batch's records from the position on. True if a commit is due; the position may be within the batch
     /// then.
-    async fn take_batch(&mut self, index: usize, header: Header, bytes: &[u8]) -> Result<bool, Error> {
+    async fn take_batch(
+        &mut self,
+        index: usize,
+        header: Header,
+        bytes: &[u8],
+        share: &mut Option<Share>,
+    ) -> Result<bool, Error> {
         let Self { host, shared, sources, outputs, unpacker, .. } = self;
         let source = &mut sources[index];
         let mut unreadable = None;
         let mut since_yield = 0;
-        match batch::check(bytes).and_then(|_| unpacker.records(bytes)) {
+        let mut prepared = batch::check(bytes).and_then(|_| unpacker.prepare(bytes));
+        if let Err(BatchError::TooLarge { .. }) = prepared {
+            unpacker.release();
+            if share.is_none() {
+                *share = Some(take_all(host).await);
+            }
+            unpacker.set_limit(host.memory.most_work_bytes().max(UNPACK_BYTES));
+            prepared = unpacker.prepare(bytes);
+            unpacker.set_limit(UNPACK_BYTES);
+        }
+        match prepared.and_then(|()| unpacker.prepared(bytes)) {
             // The end of somebody's transaction: nothing to read.
-            Ok(_) | Err(crate::record::BatchError::Control) if header.is_control() => {}
+            Ok(_) | Err(BatchError::Control) if header.is_control() => {}
             Err(reason) => unreadable = Some(reason),
             Ok(records) => {
                 for record in records {
@@ -317,6 +348,11 @@ impl Worker<'_> {
     }
 }
 
+/// All the memory for work on large batches.
+async fn take_all(host: &Host) -> Share {
+    host.memory.take_work(host.memory.most_work_bytes()).await
+}
+
 /// Judges one record and writes what becomes of it.
 async fn take_record(
     host: &Host,
@@ -355,6 +391,6 @@ async fn take_record(
     Ok(())
 }
 
-fn unreadable(source: &Partition, record: &RecordView<'_>, reason: crate::record::BatchError) -> Error {
+fn unreadable(source: &Partition, record: &RecordView<'_>, reason: BatchError) -> Error {
     Error::Unreadable { partition: source.clone(), offset: record.offset, reason }
 }

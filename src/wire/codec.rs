@@ -13,6 +13,9 @@ pub enum Error {
     /// The frame ends inside a field, or a length points beyond it.
     #[error("the frame ends inside a field")]
     Truncated,
+    /// The message would take more memory than was allowed.
+    #[error("the message takes more memory than {0} bytes")]
+    TooMuch(usize),
     /// A field holds what its type cannot.
     #[error("malformed {0}")]
     Malformed(&'static str),
@@ -22,10 +25,13 @@ pub enum Error {
 }
 
 /// A cursor over one received frame. Byte fields are slices of the frame and keep it alive.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
     frame: Bytes,
     at: usize,
+    /// Memory that the message takes so far beside its frame, and may take.
+    taken_bytes: usize,
+    most_bytes: usize,
     pub(super) version: i16,
     pub(super) flexible: bool,
 }
@@ -33,7 +39,23 @@ pub struct Decoder {
 impl Decoder {
     /// Starts at the first byte of `frame`, which does not include the 4-byte length in front of it.
     pub fn new(frame: Bytes) -> Self {
-        Self { frame, at: 0, version: 0, flexible: false }
+        Self { frame, at: 0, taken_bytes: 0, most_bytes: usize::MAX, version: 0, flexible: false }
+    }
+
+    /// Lets the message take so much memory beside its frame: fields of two bytes become structs of fifty.
+    pub fn limit_memory(&mut self, most_bytes: usize) {
+        self.most_bytes = most_bytes;
+    }
+
+    /// Memory that what has been read takes beside the frame, about.
+    pub fn taken_bytes(&self) -> usize {
+        self.taken_bytes
+    }
+
+    /// Counts memory that is about to be taken.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Error> {
+        self.taken_bytes = self.taken_bytes.saturating_add(bytes);
+        if self.taken_bytes > self.most_bytes { Err(Error::TooMuch(self.most_bytes)) } else { Ok(()) }
     }
 
     /// Bytes not yet read.
@@ -104,7 +126,10 @@ impl Decoder {
             let tag = self.uvarint()?;
             let size = self.uvarint()? as usize;
             let frame = self.bytes(size)?;
-            take(tag, &mut Self { frame, at: 0, version: self.version, flexible: true })?;
+            let Self { taken_bytes, most_bytes, version, .. } = *self;
+            let mut field = Self { frame, at: 0, taken_bytes, most_bytes, version, flexible: true };
+            take(tag, &mut field)?;
+            self.taken_bytes = field.taken_bytes;
         }
         Ok(())
     }

@@ -69,9 +69,15 @@ impl Wire for Uuid {
     }
 }
 
+/// What an allocation takes beside its bytes, about.
+const ALLOCATION_BYTES: usize = 24;
+
 impl Nullable for String {
     fn read_nullable(d: &mut Decoder) -> Result<Option<Self>, Error> {
         let Some(n) = d.length16()? else { return Ok(None) };
+        if n > 0 {
+            d.take(n + ALLOCATION_BYTES)?;
+        }
         Ok(Some(d.str(n)?.to_owned()))
     }
     fn write_nullable(value: Option<&Self>, e: &mut Encoder) {
@@ -127,6 +133,7 @@ impl<T: Wire> Nullable for Vec<T> {
         // An honest sender's array fits; a liar's grows only as far as its bytes go.
         let mut items = Self::with_capacity(n.min(16));
         for _ in 0..n {
+            d.take(size_of::<T>())?;
             items.push(T::read(d)?);
         }
         Ok(Some(items))

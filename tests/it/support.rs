@@ -6,6 +6,7 @@ use brooklet::{
     groups::Groups,
     kafka::{Config, Kafka, Listener, Parts, serve},
     log::{self, Log},
+    memory::Budget,
     metrics::Registry,
     record::{Builder, Codec, Producer},
     supervise::Supervisor,
@@ -64,6 +65,7 @@ impl Broker {
             async move { timers.run(stop).await }
         });
         let parts = Parts {
+            memory: Budget::new(config.limits.memory_bytes()),
             log: log.clone(),
             groups,
             metrics: metrics.clone(),
@@ -80,7 +82,10 @@ impl Broker {
         let clock: log::Clock = Arc::new(|| 0);
         let groups = Groups::new(self.log.clone(), config.groups(), Arc::clone(&clock), &self.metrics);
         let (log, metrics, supervisor) = (self.log.clone(), self.metrics.clone(), self.supervisor.clone());
-        serve(config, Parts { log, groups, metrics, supervisor, data_dir: String::new(), clock }).await
+        {
+            let memory = Budget::new(config.limits.memory_bytes());
+            serve(config, Parts { log, groups, memory, metrics, supervisor, data_dir: String::new(), clock }).await
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

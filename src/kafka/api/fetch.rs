@@ -5,7 +5,7 @@
 //!   (KIP-74), and clients skip what lies before the offset. The broker's own limit, `fetch.max.bytes`, is small: limits
 //!   are upper bounds.
 //! * Parks until `min_bytes` are there, the time is up, a partition has an error, or the daemon stops. A parked request
-//!   holds its decoded form and nothing else.
+//!   holds its decoded form and nothing else; one for which there is no room is answered at once and told to pause.
 //! * Readers see up to the high watermark, which is also the last stable offset while there are no transactions.
 //! * Sessionless: every answer has session 0, and the client goes on sending whole requests (KIP-227 allows it).
 //! * Records are never null: librdkafka and kafka-python fail on it.
@@ -20,9 +20,10 @@ use std::{sync::atomic::{AtomicUsize, Ordering}, time::Duration};
 use futures_util::future::select_all;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Close, Context, Share, check_leader_epoch, error_code, partition_of};
+use super::{Close, Context, check_leader_epoch, error_code, partition_of};
 use crate::{
     log::Bounds,
+    memory::Share,
     record::{Codec, Partition, batch},
     wire::{
         ErrorCode,
@@ -34,6 +35,12 @@ use crate::{
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Longest wait for room in the memory budget before an empty answer.
 const BUDGET_WAIT: Duration = Duration::from_secs(5);
+/// What an answer takes at most while memory is tight: readers that are slow to take theirs then hold a little each.
+const TIGHT_BYTES: usize = 128 << 10;
+/// Pause that a client is told to make instead of waiting here (KIP-219: the client makes it).
+const PAUSE_MS: i32 = 1000;
+/// What watching one partition takes, about.
+const WATCH_BYTES: usize = 2 * size_of::<Wanted>() + 128;
 
 /// Where the next request starts among its partitions.
 static TURN: AtomicUsize = AtomicUsize::new(0);
@@ -79,6 +86,8 @@ pub(super) async fn handle(context: &Context<'_>, request: FetchRequest) -> Resu
     };
 
     let mut wanted = find(context, &request, gone);
+    let parked_bytes = context.decoded_bytes.load(Ordering::Relaxed) + wanted.len() * WATCH_BYTES;
+    let mut place = None;
     // Offsets that must be there before it is worth reading.
     let mut needed = 1;
     loop {
@@ -103,6 +112,15 @@ pub(super) async fn handle(context: &Context<'_>, request: FetchRequest) -> Resu
                 bytes => (available.saturating_mul(min_bytes as u64) / bytes).max(available + 1),
             };
             continue;
+        }
+        if place.is_none() {
+            place = broker.memory.park(parked_bytes);
+            if place.is_none() {
+                let (answers, ..) = read(context, &mut wanted, 0, gone, request.isolation_level).await;
+                let answer = respond(context, request, &wanted, answers, 0);
+                return Ok(FetchResponse { throttle_time_ms: PAUSE_MS, ..answer });
+            }
+            context.shrink_share(0);
         }
         let changes = wanted.iter_mut().filter_map(|want| want.found.as_mut().ok());
         let changes = changes.map(|(_, bounds)| Box::pin(bounds.changed()));
@@ -181,7 +199,18 @@ async fn read(
     if readable.is_empty() {
         return (answers, 0, Share::default());
     }
-    let Ok(mut share) = tokio::time::timeout(BUDGET_WAIT, broker.budget.take(max_bytes)).await else {
+    if max_bytes == 0 {
+        return (answers, 0, Share::default());
+    }
+    let memory = &broker.memory;
+    let max_bytes = if memory.is_tight() { max_bytes.min(TIGHT_BYTES) } else { max_bytes };
+    // The first batch is read whole even if it is larger than every limit.
+    let first_bytes = readable.iter().filter_map(|at| {
+        let (partition, _) = wanted[*at].found.as_ref().ok()?;
+        broker.log.least_read_bytes(partition, wanted[*at].offset).ok()
+    });
+    let needed = first_bytes.max().unwrap_or(0).max(max_bytes);
+    let Ok(mut share) = tokio::time::timeout(BUDGET_WAIT, memory.take_for_answer(needed)).await else {
         return (answers, 0, Share::default());
     };
     let first = TURN.fetch_add(1, Ordering::Relaxed) % readable.len();
@@ -191,7 +220,9 @@ async fn read(
         let (want, answer) = (&wanted[at], &mut answers[at]);
         let Ok((partition, _)) = &want.found else { continue };
         let room = want.max_bytes.min(max_bytes.saturating_sub(total));
-        if room == 0 && total > 0 {
+        // Nor is a large batch read where there is no room for it.
+        let is_large = || broker.log.least_read_bytes(partition, want.offset).is_ok_and(|b| b > room.max(TIGHT_BYTES));
+        if total > 0 && (room == 0 || is_large()) {
             continue;
         }
         match broker.log.read(partition, want.offset, room).await {

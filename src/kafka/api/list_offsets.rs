@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// What a batch may take unpacked while others are worked on beside it.
+pub(super) const UNPACKED_BYTES: usize = 512 << 10;
+
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -78,12 +81,33 @@ async fn look_up(
 
 async fn find(context: &Context<'_>, partition: &Partition, timestamp: i64) -> Result<Option<Timed>, LogError> {
     let log = &context.broker.log;
-    let untimed = |offset| Some(Timed { offset, timestamp_ms: -1 });
+    let untimed = |offset| Some(Timed { offset, timestamp_ms: -1, is_too_large_to_unpack: false });
     match timestamp {
         LATEST => Ok(untimed(log.watch(partition)?.borrow().high_watermark)),
         EARLIEST | EARLIEST_LOCAL => Ok(untimed(log.watch(partition)?.borrow().start)),
-        MAX_TIMESTAMP => log.max_timestamp(partition).await,
         LATEST_TIERED => Ok(None),
-        _ => log.offset_at(partition, timestamp).await,
+        _ => find_time(context, partition, timestamp).await,
     }
+}
+
+/// Looks into batches, within the request's share for its work. One that takes more unpacked has all there is for
+/// itself, unless the request is large: it would keep its size while it waits.
+async fn find_time(context: &Context<'_>, partition: &Partition, timestamp: i64) -> Result<Option<Timed>, LogError> {
+    let (log, memory) = (&context.broker.log, &context.broker.memory);
+    let find = async |unpacked_bytes| match timestamp {
+        MAX_TIMESTAMP => log.max_timestamp(partition, unpacked_bytes).await,
+        _ => log.offset_at(partition, timestamp, unpacked_bytes).await,
+    };
+    let (least, most) = (UNPACKED_BYTES.min(memory.most_work_bytes()), memory.most_work_bytes());
+    if context.has_work_share() {
+        return find(least).await;
+    }
+    let share = memory.take_work(least).await;
+    let found = find(least).await?;
+    if found.is_none_or(|found| !found.is_too_large_to_unpack) {
+        return Ok(found);
+    }
+    drop(share);
+    let _all = memory.take_work(most).await;
+    find(most).await
 }

@@ -6,7 +6,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Advertised, Broker,
     conn::{Answer, Close},
-    limits::Share,
+    incoming::{CutBatches, Frame},
 };
 use crate::{
     groups::Error as GroupError,
     log::{Error as LogError, SequenceError, Topic},
+    memory::Share,
     record::Partition,
     wire::{ApiKey, Decoder, ErrorCode, Message, RequestHeader, encode_response},
 };
@@ -47,6 +48,13 @@ pub(crate) struct Context<'a> {
     pub(crate) version: i16,
     /// What the client calls itself; empty if it does not.
     pub(crate) client_id: String,
+    /// Of a Produce request that came without its batches, because no budget could hold it.
+    cut: Option<CutBatches>,
+    key: ApiKey,
+    /// What the answer is expected to take.
+    answer_bytes: usize,
+    /// Memory that the decoded request takes.
+    decoded_bytes: AtomicUsize,
     /// What the request and its answer hold of the memory budget.
     share: Mutex<Share>,
 }
@@ -74,9 +82,63 @@ impl Context<'_> {
 
     /// Keeps a further share until the answer is written.
     fn hold(&self, share: Share) {
-        self.share.lock().unwrap_or_else(PoisonError::into_inner).merge(share);
+        self.lock_share().merge(share);
+    }
+
+    /// Gives back all but so much of the share.
+    fn shrink_share(&self, bytes: usize) {
+        self.lock_share().shrink_to(bytes);
+    }
+
+    /// Waits for a share for the work on the request, beside that for the request itself; once.
+    async fn take_work(&self, bytes: usize) {
+        debug_assert!(!self.has_work_share(), "who waits for a second one may wait for ever");
+        self.hold(self.broker.memory.take_work(bytes).await);
+    }
+
+    /// Whether it holds one already: a large request does.
+    fn has_work_share(&self) -> bool {
+        self.lock_share().has_work()
+    }
+
+    fn lock_share(&self) -> MutexGuard<'_, Share> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Decodes the request within the memory there is for it.
+    ///
+    /// A field of two bytes can become a struct of fifty, and an answer as large again: what comes to more than a little
+    /// is counted first, and decoded again once its share is there.
+    async fn decode<M: Message>(&self, body: Decoder) -> Result<M, Close> {
+        let mut first = body.clone();
+        first.limit_memory(self.broker.memory.most_work_bytes() / WORK);
+        if self.key == ApiKey::Produce {
+            // No larger than its frame, whose share is there; the handler knows what else it takes.
+            first.limit_memory(first.remaining() + FREE_BYTES);
+            drop(body);
+            return Ok(M::decode(&mut first, self.version)?);
+        }
+        let request = M::decode(&mut first, self.version)?;
+        let work_bytes = self.answer_bytes + first.taken_bytes() * WORK;
+        self.decoded_bytes.store(first.taken_bytes(), Ordering::Relaxed);
+        if work_bytes <= FREE_BYTES {
+            return Ok(request);
+        }
+        drop((request, first));
+        // One share for all of it, with what a look-up of times unpacks.
+        let lookup_bytes = if self.key == ApiKey::ListOffsets { list_offsets::UNPACKED_BYTES } else { 0 };
+        self.take_work(work_bytes + lookup_bytes).await;
+        let mut body = body;
+        Ok(M::decode(&mut body, self.version)?)
     }
 }
+
+/// What a decoded request, its handling and its answer take, as a multiple of the first.
+const WORK: usize = 3;
+/// Memory of a request that is not worth counting.
+const FREE_BYTES: usize = 4 << 10;
+/// What a parked member of a group takes beside what the group counts.
+const PARKED_BYTES: usize = 1 << 10;
 
 /// One API that is served.
 pub(crate) struct Row {
@@ -107,14 +169,16 @@ macro_rules! table {
         async fn call(
             context: &Context<'_>,
             key: ApiKey,
-            mut body: Decoder,
+            body: Decoder,
             correlation_id: i32,
         ) -> Result<Option<Vec<Bytes>>, Close> {
             let version = context.version;
             match key {
                 $(ApiKey::$key => {
-                    let request = Message::decode(&mut body, version)?;
-                    drop(body);
+                    let request = context.decode(body).await?;
+                    if waits(key as i16) {
+                        context.shrink_share(context.decoded_bytes.load(Ordering::Relaxed) + PARKED_BYTES);
+                    }
                     let response = Box::pin($module::handle(context, request)).await?;
                     Ok(IntoAnswer::into_answer(response).map(|r| encode_response(&r, key, version, correlation_id)))
                 })*
@@ -199,8 +263,8 @@ pub(super) fn queues(key: i16) -> bool {
 }
 
 /// Handles one frame. `None`: nothing is to be answered.
-pub(super) async fn dispatch(connection: &Connection, frame: Bytes, mut share: Share) -> Result<Option<Answer>, Close> {
-    let frame_bytes = frame.len();
+pub(super) async fn dispatch(connection: &Connection, frame: Frame) -> Result<Option<Answer>, Close> {
+    let Frame { bytes: frame, share, cut } = frame;
     let mut decoder = Decoder::new(frame);
     let header = RequestHeader::decode(&mut decoder)?;
     let unsupported = || Close::Unsupported { key: header.api_key, version: header.api_version };
@@ -215,21 +279,20 @@ pub(super) async fn dispatch(connection: &Connection, frame: Bytes, mut share: S
         let response = api_versions::unsupported_version();
         return Ok(Some(Answer { segments: encode_response(&response, row.key, 0, header.correlation_id), share }));
     }
-    let expects_answer_bytes = match row.key {
+    let answer_bytes = match row.key {
         // Parked members must not hold back others, and Fetch accounts for its answer itself.
         key if waits(key as i16) || key == ApiKey::Produce => 0,
         _ => row.largest_answer_bytes.load(Ordering::Relaxed),
     };
-    if expects_answer_bytes > 0 {
-        // Given back and taken as one, so that nobody waits while holding.
-        drop(share);
-        share = connection.broker.budget.take(frame_bytes + expects_answer_bytes).await;
-    }
     let context = Context {
         broker: &connection.broker,
         connection,
         version: header.api_version,
         client_id: header.client_id.unwrap_or_default(),
+        cut,
+        key: row.key,
+        answer_bytes,
+        decoded_bytes: AtomicUsize::new(0),
         share: Mutex::new(share),
     };
     let segments = call(&context, row.key, decoder, header.correlation_id).await?;

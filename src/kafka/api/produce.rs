@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Close, Context, Maybe, error_code, metadata::is_internal, partition_of};
+use super::{Close, Context, CutBatches, Maybe, error_code, metadata::is_internal, partition_of};
 use crate::{
     log::{Append, Error as LogError, Topic, Urgency, Write},
     record::{BatchError, Codec, Unpacker, batch},
@@ -36,8 +36,14 @@ use crate::{
 /// Most records named in a refusal. A few packed kilobytes can hold millions without key, and each costs memory here.
 const NAMED_FAULTS: usize = 100;
 
-/// Most a batch for a compacted topic may take unpacked.
-const UNPACKED_BYTES: usize = 16 << 20;
+/// What a batch for a compacted topic may take unpacked while others are worked on beside it.
+const UNPACKED_BYTES: usize = 512 << 10;
+/// What a partition takes on its way through the log: the write, its answer, the tail's part.
+const PARTITION_BYTES: usize = 600;
+/// Partitions that are not worth counting.
+const FREE_PARTITIONS: usize = 8;
+/// Batches up to this share the log's own room for a commit.
+const COMMIT_BYTES: usize = 1 << 20;
 
 /// Why a batch is refused.
 struct Refusal {
@@ -65,15 +71,26 @@ struct Accepted {
 pub(super) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Result<Maybe<ProduceResponse>, Close> {
     let acks = request.acks;
     let topics = context.topics();
+    let partitions: usize = request.topic_data.iter().map(|topic| topic.partition_data.len()).sum();
+    if partitions > FREE_PARTITIONS {
+        context.take_work(partitions * PARTITION_BYTES + UNPACKED_BYTES + COMMIT_BYTES).await;
+    }
     let mut responses = Vec::with_capacity(request.topic_data.len());
     let mut accepted = Vec::new();
+    let mut partitions_seen = 0;
     for (topic_at, asked) in request.topic_data.into_iter().enumerate() {
         let topic = if context.version >= 13 { topics.by_id(asked.topic_id) } else { topics.get(&asked.name) };
         let mut partition_responses = Vec::with_capacity(asked.partition_data.len());
         for (partition_at, data) in asked.partition_data.into_iter().enumerate() {
             let mut answer =
                 PartitionProduceResponse { index: data.index, base_offset: -1, ..Default::default() };
-            match check(context, acks, topic.map(AsRef::as_ref), data) {
+            let at = partitions_seen;
+            partitions_seen += 1;
+            let checked = match &context.cut {
+                Some(cut) => Err(refuse_cut(context, cut, at)),
+                None => check(context, acks, topic.map(AsRef::as_ref), data).await,
+            };
+            match checked {
                 Ok(mut batch) => {
                     batch.at = (topic_at, partition_at);
                     answer.log_append_time_ms = batch.append_time_ms;
@@ -86,6 +103,11 @@ pub(super) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Re
         responses.push(TopicProduceResponse { name: asked.name, topic_id: asked.topic_id, partition_responses });
     }
 
+    // The log copies a large batch once, into the pages of its commit.
+    let largest = accepted.iter().map(|batch| batch.append.batch.len()).max().unwrap_or(0);
+    if largest > COMMIT_BYTES && !context.has_work_share() {
+        context.take_work(largest).await;
+    }
     let urgency = if acks == 0 { Urgency::Unattended } else { Urgency::Waited };
     commit(context, accepted, urgency, &mut responses).await;
 
@@ -148,8 +170,28 @@ fn refuse(context: &Context<'_>, answer: &mut PartitionProduceResponse, refusal:
     answer.log_append_time_ms = -1;
 }
 
+/// Why a batch of a request is not taken that was too large to be held: it is itself, or it came with too many others.
+fn refuse_cut(context: &Context<'_>, cut: &CutBatches, at: usize) -> Refusal {
+    let memory = &context.broker.memory;
+    let (bytes, most) = (cut.lengths.get(at).copied().unwrap_or(0), memory.most_work_bytes());
+    if bytes > most {
+        return too_large(bytes, most);
+    }
+    let (frame_bytes, most) = (cut.frame_bytes, memory.most_frame_bytes());
+    // Retriable: a client that puts fewer batches into its next request gets through.
+    Refusal::new(
+        ErrorCode::NOT_ENOUGH_REPLICAS,
+        format!("the request has {frame_bytes} bytes, and kafka.limits.memory_limit leaves room for {most}: send less at once"),
+    )
+}
+
+fn too_large(bytes: usize, most: usize) -> Refusal {
+    let message = format!("the batch has {bytes} bytes, and kafka.limits.memory_limit leaves room for {most}");
+    Refusal::new(ErrorCode::MESSAGE_TOO_LARGE, message)
+}
+
 /// Everything that can be said of a batch before it is appended.
-fn check(
+async fn check(
     context: &Context<'_>,
     acks: i16,
     topic: Option<&Topic>,
@@ -178,8 +220,13 @@ fn check(
         let message = format!("the batch has {} bytes, more than the topic's max.message.bytes {most}", bytes.len());
         return Err(Refusal::new(ErrorCode::MESSAGE_TOO_LARGE, message));
     }
+    // A commit would hold it twice.
+    let most = context.broker.memory.most_work_bytes().max(COMMIT_BYTES);
+    if bytes.len() > most {
+        return Err(too_large(bytes.len(), most));
+    }
     if settings.topic_has(topic, "cleanup.policy", "compact") {
-        check_keys(context, &bytes)?;
+        check_keys(context, &bytes, header.codec()).await?;
     }
     let mut batch = bytes;
     let mut append_time_ms = -1;
@@ -245,29 +292,65 @@ fn check_form(context: &Context<'_>, bytes: &Bytes) -> Result<batch::Header, Ref
 }
 
 /// A record without key could never be compacted.
-fn check_keys(context: &Context<'_>, bytes: &[u8]) -> Result<(), Refusal> {
-    let corrupt = |error: BatchError| {
-        context.broker.metrics.corrupt_batches.increment();
-        Refusal::new(ErrorCode::CORRUPT_MESSAGE, error.to_string())
+///
+/// Packed batches are looked into on a thread where nobody waits, within the memory for such work. One that takes more
+/// than a little has all of it for itself, unless the request has many partitions: that one has its share already.
+async fn check_keys(context: &Context<'_>, bytes: &Bytes, codec: Codec) -> Result<(), Refusal> {
+    let memory = &context.broker.memory;
+    let (least, most) = (UNPACKED_BYTES.min(memory.most_work_bytes()), memory.most_work_bytes());
+    let faults = if codec == Codec::None {
+        find_keyless(bytes, least)
+    } else if context.has_work_share() {
+        find_keyless_apart(bytes, least).await
+    } else {
+        let share = memory.take_work(least).await;
+        match find_keyless_apart(bytes, least).await {
+            Err(BatchError::TooLarge { .. }) if most > least => {
+                drop(share);
+                let _all = memory.take_work(most).await;
+                find_keyless_apart(bytes, most).await
+            }
+            found => found,
+        }
     };
-    let mut unpacker = Unpacker::new(UNPACKED_BYTES);
+    let faults = faults.map_err(|error| match error {
+        BatchError::TooLarge { .. } => Refusal::new(ErrorCode::MESSAGE_TOO_LARGE, error.to_string()),
+        _ => {
+            context.broker.metrics.corrupt_batches.increment();
+            Refusal::new(ErrorCode::CORRUPT_MESSAGE, error.to_string())
+        }
+    })?;
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let records = faults.into_iter().map(|at| BatchIndexAndErrorMessage {
+        batch_index: i32::try_from(at).unwrap_or(i32::MAX),
+        batch_index_error_message: Some("a compacted topic needs a key in every record".into()),
+    });
+    let message = "one or more records have no key, which a compacted topic needs".into();
+    Err(Refusal { code: ErrorCode::INVALID_RECORD, message, records: records.collect() })
+}
+
+async fn find_keyless_apart(bytes: &Bytes, unpacked_bytes: usize) -> Result<Vec<usize>, BatchError> {
+    let bytes = bytes.clone();
+    let found = tokio::task::spawn_blocking(move || find_keyless(&bytes, unpacked_bytes)).await;
+    // Cut off by the end of the daemon: nobody hears the answer.
+    found.unwrap_or(Err(BatchError::Record("not looked at")))
+}
+
+/// The first records without key.
+fn find_keyless(bytes: &[u8], unpacked_bytes: usize) -> Result<Vec<usize>, BatchError> {
+    let mut unpacker = Unpacker::new(unpacked_bytes);
     let mut faults = Vec::new();
-    for (at, record) in unpacker.records(bytes).map_err(corrupt)?.enumerate() {
-        if record.map_err(corrupt)?.key.is_none() {
-            faults.push(BatchIndexAndErrorMessage {
-                batch_index: i32::try_from(at).unwrap_or(i32::MAX),
-                batch_index_error_message: Some("a compacted topic needs a key in every record".into()),
-            });
+    for (at, record) in unpacker.records(bytes)?.enumerate() {
+        if record?.key.is_none() {
+            faults.push(at);
             if faults.len() == NAMED_FAULTS {
                 break;
             }
         }
     }
-    if faults.is_empty() {
-        return Ok(());
-    }
-    let message = "one or more records have no key, which a compacted topic needs".into();
-    Err(Refusal { code: ErrorCode::INVALID_RECORD, message, records: faults })
+    Ok(faults)
 }
 
 /// The limits on how far a producer's clock may be off; none by default.

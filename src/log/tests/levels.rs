@@ -47,7 +47,7 @@ async fn an_error_of_the_disk_is_never_acknowledged_over_and_stops_the_log() {
             assert_eq!(read_all(&log, &p, 0, 1 << 20).await.len(), 2);
             assert_eq!(log.state("test", b"k").unwrap(), Some(Bytes::from("old")));
             assert_eq!(log.states("test", b"").unwrap().len(), 1);
-            assert_eq!(log.offset_at(&p, 0).await.unwrap().map(|t| t.offset), Some(0));
+            assert_eq!(log.offset_at(&p, 0, 1 << 20).await.unwrap().map(|t| t.offset), Some(0));
             assert!(log.stopped().is_some_and(|why| why.to_string().contains("data file") || !breaks_commits));
             log.close().await;
             // Recovery goes on from what the file has.

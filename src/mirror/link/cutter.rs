@@ -7,6 +7,7 @@ use bytes::{Buf as _, Bytes};
 
 use crate::{
     log::{self, Log},
+    memory::Budget,
     record::{
         BatchError, Coalescer, Codec, Offset, Partition, Producer, Unpacker,
         batch::{self, Header},
@@ -19,8 +20,9 @@ const PASS_BYTES: usize = 32 << 10;
 const PASS_RECORDS: i32 = 64;
 /// Read from the log at once.
 const READ_BYTES: usize = 64 << 10;
-/// Largest batch that is unpacked.
-const UNPACK_BYTES: usize = 4 << 20;
+/// What a batch may take unpacked beside everything else. A larger one goes as it lies; where it cannot, it waits for all
+/// the memory there is for such work, and has it alone.
+const UNPACK_BYTES: usize = 512 << 10;
 
 /// A batch for the target, without its stamp.
 #[derive(Debug)]
@@ -55,8 +57,8 @@ pub(super) enum CutError {
 }
 
 /// Shared by all partitions of a link: buffers and codec contexts exist once.
-#[derive(Debug)]
 pub(super) struct Cutter {
+    memory: Budget,
     coalescer: Coalescer,
     splitter: Unpacker,
     codec: Codec,
@@ -64,9 +66,9 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    pub(super) fn new(codec: Codec, batch_bytes: usize) -> Self {
+    pub(super) fn new(memory: Budget, codec: Codec, batch_bytes: usize) -> Self {
         let (coalescer, splitter) = (Coalescer::new(UNPACK_BYTES), Unpacker::new(UNPACK_BYTES));
-        Self { coalescer, splitter, codec, batch_bytes }
+        Self { memory, coalescer, splitter, codec, batch_bytes }
     }
 
     /// Gives buffers back.
@@ -129,17 +131,26 @@ impl Cutter {
             if !self.coalescer.is_empty() && self.coalescer.size_bytes() + size > most {
                 break;
             }
-            let pushed = match limit {
+            let mut pushed = match limit {
                 None => self.coalescer.push(&buffer[..size], at),
                 Some(limit) => self.push_part(&buffer[..size], at, limit),
             };
-            match pushed {
-                Ok(()) => {}
-                // Packs too well to be unpacked here: as it lies, then.
-                Err(BatchError::TooLarge { .. }) if is_whole && at == from => {
-                    self.coalescer.clear();
+            if let Err(BatchError::TooLarge { .. }) = pushed {
+                // It begins the next cut.
+                if !self.coalescer.is_empty() {
+                    break;
+                }
+                if is_whole {
                     return Ok(Some(pass(buffer.split_to(size), &header)));
                 }
+                let _all = self.memory.take_work(self.memory.most_work_bytes()).await;
+                self.splitter.set_limit(self.memory.most_work_bytes().max(UNPACK_BYTES));
+                pushed = self.push_part(&buffer[..size], at, most);
+                self.splitter.release();
+                self.splitter.set_limit(UNPACK_BYTES);
+            }
+            match pushed {
+                Ok(()) => {}
                 Err(error) => {
                     self.coalescer.clear();
                     return Err(wrong(error));

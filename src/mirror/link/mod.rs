@@ -37,6 +37,7 @@ use super::{
 };
 use crate::{
     log::{self, Bounds, Log, Topics},
+    memory::Budget,
     record::{self, Offset},
     wire::{ErrorCode, produce::ProduceResponse},
 };
@@ -120,12 +121,13 @@ impl Link {
         node: &str,
         config: Config,
         log: Log,
+        memory: Budget,
         meters: Meters,
         status: Arc<Mutex<Status>>,
     ) -> Result<Self, String> {
         let policy = Policy::new(&config, name, node)?;
         let batch_bytes = usize::try_from(config.batch_size.as_u64()).unwrap_or(usize::MAX);
-        let cutter = Cutter::new(config.compression.codec(), batch_bytes);
+        let cutter = Cutter::new(memory, config.compression.codec(), batch_bytes);
         let machine = super::machine::fingerprint(log.incarnation());
         let mut topics = log.topics();
         topics.mark_changed();
