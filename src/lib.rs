@@ -26,3 +26,4 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod doctor;

@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mirror", &["record", "wire", "memory", "metrics", "secret", "supervise", "log", "groups"]),
     ("admin", &["record", "metrics", "supervise", "log", "groups", "kafka", "streams", "connect", "mirror"]),
     ("config", &["record", "secret", "expr", "log", "groups", "kafka", "streams", "connect", "mirror", "admin"]),
+    ("doctor", &["wire", "log", "metrics", "mirror", "config"]),
     (
         "app",
         &[
@@ -41,7 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("cli", &["record", "wire", "memory", "secret", "log", "kafka", "mirror", "admin", "config", "app"]),
+    ("cli", &["record", "wire", "memory", "secret", "log", "kafka", "mirror", "admin", "config", "doctor", "app"]),
 ];
 
 #[test]

@@ -68,6 +68,18 @@ pub(super) enum Command {
         #[arg(long)]
         defaults: bool,
     },
+    /// Measure the card, look at the machine and at the mirror's target, say what to change; exit 0 or 1
+    Doctor {
+        /// Configuration file
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Where the log lies [default: the configuration's]
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
     /// One screen: log, topics, groups, connectors, streams, mirrors
     Status {
         /// The daemon's admin address [default: the configuration's]

@@ -7,6 +7,7 @@
 mod args;
 mod broker;
 mod consume;
+mod doctor;
 mod groups;
 mod http;
 mod log;
@@ -68,6 +69,7 @@ fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Run(run) => run::run(&run),
         Command::Check { config } => check(config.as_deref()),
         Command::Config { config, defaults } => show_config(config.as_deref(), defaults),
+        Command::Doctor { config, data_dir, json } => doctor::doctor(config.as_deref(), data_dir.as_deref(), json),
         Command::Status { admin, json, config } => status::status(admin, config.as_deref(), json),
         Command::Topics { broker, command } => on_broker(&broker, |client| topics::topics(client, command)),
         Command::Produce { broker, produce } => on_broker(&broker, |client| produce::produce(client, produce)),

@@ -141,8 +141,8 @@ impl Directory {
     }
 }
 
-/// The name of a file system that we refuse: it forgets flushes, locks or mappings.
-fn unsupported(magic: u32) -> Option<&'static str> {
+/// The name of a file system that is refused, by its magic number: it forgets flushes, locks or mappings.
+pub fn unsupported(magic: u32) -> Option<&'static str> {
     Some(match magic {
         0x6969 => "NFS",
         0x517B | 0xFF53_4D42 | 0xFE53_4D42 => "SMB/CIFS",

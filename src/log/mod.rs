@@ -79,6 +79,7 @@ use self::{
     write::check_size,
 };
 use crate::record::{Offset, Partition, batch::Header};
+pub use directory::unsupported as unsupported_file_system;
 
 /// What a reader may see of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -198,12 +198,12 @@ impl Config {
     }
 
     /// The brokers to begin with.
-    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+    pub fn endpoints(&self) -> Vec<Endpoint> {
         self.bootstrap_servers.iter().filter_map(|s| s.parse().ok()).collect()
     }
 
     /// Reads the certificates.
-    pub(super) fn security(&self) -> Result<Security, super::client::Error> {
+    pub fn security(&self) -> Result<Security, super::client::Error> {
         let files = TlsFiles {
             ca: self.ca_file.clone(),
             certificate: self.certificate_file.clone(),
