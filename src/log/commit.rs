@@ -16,17 +16,17 @@ use bytes::Bytes;
 use heed::RwTxn;
 
 use super::{
-    Durability, Error, GapReason,
+    Durability, Error, GapReason, KernelTime,
+    clock::intake_s,
     deletion::Room,
     header::{Header, headers},
     journal::Entry,
     layout::{
         CHUNK_BYTES, CHUNK_HEADER_BYTES, ChunkRef, ENTRY_BYTES, ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES,
-        close_entry, journal_key, open_entry, pages, put_batches, put_state, state_bytes, state_key,
+        close_entry, journal_key, open_entry, pages, put_batches, put_note, put_state, state_bytes, state_key,
     },
     overlay::Held,
     partition::Part,
-    retention::intake_s,
     store::Store,
     wear,
     writer::{Staged, Writer},
@@ -104,8 +104,8 @@ impl Writer {
     }
 
     fn transact(&mut self, room: Room) -> Result<(), Flush> {
-        let clock_ms = (self.shared.clock)();
-        let mut plan = Plan { intake_s: intake_s(clock_ms), ..Plan::default() };
+        self.look_at_clock();
+        let mut plan = Plan { intake_s: intake_s(self.now_ms), ..Plan::default() };
         self.plan_seals(&mut plan);
         self.plan_forced_seals(&mut plan);
         self.plan_deletion(&mut plan, room);
@@ -122,7 +122,8 @@ impl Writer {
         let before = self.meter.bytes();
         let mut txn = store.write_txn().map_err(|e| fatal(&e))?;
         self.note_wear();
-        self.fill_entries(&mut plan, clock_ms);
+        self.stage_time();
+        self.fill_entries(&mut plan);
         self.plan_trim(&mut plan);
 
         let written = self.write_txn(&plan, store, &mut txn).and_then(|()| store.db.stat(&txn));
@@ -228,11 +229,13 @@ impl Writer {
     }
 
     /// Writes the journal entries into the buffer.
-    fn fill_entries(&mut self, plan: &mut Plan, clock_ms: i64) {
+    fn fill_entries(&mut self, plan: &mut Plan) {
         self.buffer.clear();
         let mut open: Option<(usize, Vec<Box<[u8]>>)> = None;
         let mut entries = Vec::new();
         let next_seq = self.journal.next_seq();
+        let (boot_id, now_ms) = (self.boot.id, self.now_ms.unwrap_or(0));
+        let KernelTime { uptime_ms, is_synchronised } = self.kernel;
         let buffer = &mut self.buffer;
         // Starts another entry where this frame would make the open one too long to find its pages in one piece.
         let mut room = |buffer: &mut Vec<u8>, open: &mut Option<(usize, Vec<Box<[u8]>>)>, frame: usize| {
@@ -245,7 +248,8 @@ impl Writer {
             }
             if open.is_none() {
                 *open = Some((buffer.len(), Vec::new()));
-                open_entry(buffer, clock_ms, next_seq + entries.len() as u64);
+                open_entry(buffer, now_ms, next_seq + entries.len() as u64);
+                put_note(buffer, boot_id, uptime_ms, is_synchronised);
             }
             next_seq + entries.len() as u64
         };
@@ -374,6 +378,9 @@ impl Writer {
             self.tails.remove(&(inner.tail_seq, *id));
             inner.drop_tail(*to);
         }
+        if plan.intake_s == 0 {
+            self.time.dark();
+        }
         let Staged { touched, aborted, .. } = std::mem::take(&mut self.staged);
         for (part, aborted) in aborted {
             part.lock().aborted.push(aborted);
@@ -382,7 +389,9 @@ impl Writer {
             let mut inner = part.lock();
             inner.written_open_from = self.producers.first_open(part.id);
             inner.is_touched = false;
-            inner.tail_intake_s = plan.intake_s.max(inner.tail_intake_s);
+            if plan.intake_s > 0 {
+                inner.tail_intake_s = plan.intake_s;
+            }
             if inner.written_bytes == 0
                 && !inner.tail.is_empty()
                 && let Some(seq) = plan.first_seq.get(&part.id)

@@ -2,7 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{WearBudget, directory::Directory, store};
+use super::{
+    WearBudget,
+    clock::{KernelTime, kernel_time},
+    directory::Directory,
+    store,
+};
 
 /// Quota where nothing is set and the file system has much room.
 const DEFAULT_QUOTA_BYTES: u64 = 8 << 30;
@@ -32,6 +37,8 @@ pub struct Config {
     pub memory_limit_bytes: u64,
     /// Wall clock in milliseconds since 1970, replaced in tests.
     pub clock: Clock,
+    /// Uptime and whether the clock is synchronised, replaced in tests.
+    pub kernel: Kernel,
 }
 
 impl Config {
@@ -48,6 +55,7 @@ impl Config {
             endurance_bytes: None,
             on_full: OnFull::DropOldest,
             memory_limit_bytes: 32 << 20,
+            kernel: Arc::new(kernel_time),
             clock: Arc::new(|| {
                 let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
                 since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
@@ -58,6 +66,9 @@ impl Config {
 
 /// Wall time in milliseconds since 1970; used for record timestamps and time retention only.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Uptime and whether the clock is synchronised.
+pub type Kernel = Arc<dyn Fn() -> KernelTime + Send + Sync>;
 
 /// When a commit counts as durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]

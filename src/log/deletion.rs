@@ -23,7 +23,7 @@ use super::{
     layout::{ChunkRef, PAGE_BYTES, pages, state_key},
     order::Loss,
     partition::Part,
-    retention::{Expired, expired, is_plausible},
+    retention::{Expired, expired},
     writer::Writer,
 };
 use crate::record::Offset;
@@ -157,8 +157,7 @@ impl Writer {
                 "bytes": bytes, "reason": reason });
             self.stage_event(Event::new(EventKind::Gap, text, data));
         }
-        let clock_ms = (self.shared.clock)();
-        for (key, value) in self.ledger.enter(gap, is_plausible(clock_ms).then_some(clock_ms)) {
+        for (key, value) in self.ledger.enter(gap, self.now_ms) {
             self.staged.state.insert(state_key(gaps::OWNER, &key).into(), value);
         }
     }
@@ -201,6 +200,7 @@ impl Writer {
             }
         } else {
             self.ledger.rollback();
+            self.time.was_not_written();
             // Found again by the next retention.
             self.expired.clear();
         }
@@ -248,14 +248,14 @@ impl Writer {
 
     /// Finds the chunks that may go by age and size, oldest first, and gives out the partitions that go altogether.
     fn find_expired(&mut self) -> Vec<Arc<Part>> {
-        let now_ms = (self.shared.clock)();
+        self.look_at_clock();
         let (mut chunks, mut tails) = (Vec::new(), Vec::new());
         for part in self.by_id.values() {
             let inner = part.lock();
             let limits = inner.policy.limits(&self.shared.defaults);
             let tail = (inner.written_bytes > 0).then_some((inner.tail_intake_s, inner.written_bytes as u64));
             let Expired { chunks: count, has_tail } =
-                expired(inner.chunks.iter(), tail, inner.kept_bytes(), limits, now_ms);
+                expired(inner.chunks.iter(), |c| self.time.since_s(c), tail, inner.kept_bytes(), limits, self.now_ms);
             // What tells of gaps must not fill the log with itself through a long outage.
             let safe_to = if &*part.name.topic == EVENTS_TOPIC { Offset::MAX } else { inner.mirrored() };
             let gone = inner.chunks.iter().take(count).take_while(|chunk| chunk.last() < safe_to);

@@ -10,13 +10,22 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Change, Error, commit::Flush, partition::Part, retention::is_plausible, writer::Writer};
+use super::{
+    Change, Error,
+    clock::{self, Jump, Reading, intake_s},
+    commit::Flush,
+    layout::{PAGE_BYTES, state_key},
+    partition::Part,
+    writer::Writer,
+};
 use crate::record::{Builder, Codec};
 
 /// Where events go.
 pub const EVENTS_TOPIC: &str = "brooklet.events";
 /// Events that wait for the topic or for room; the oldest are dropped beyond.
 const MOST_WAITING: usize = 64;
+/// Uptime without a refusal after which a full log is full no more.
+const ROOM_AGAIN_MS: u64 = 10_000;
 /// What the topic keeps.
 const KEPT_BYTES: u32 = 1 << 20;
 
@@ -73,12 +82,11 @@ impl Event {
     }
 
     /// As a batch of one record.
-    fn batch(&self, clock_ms: i64, boot_id: &str) -> Bytes {
-        let time_ms = is_plausible(clock_ms).then_some(clock_ms);
+    fn batch(&self, time_ms: Option<i64>, uptime_ms: u64, boot_id: &str) -> Bytes {
         let value = json!({
             "kind": self.kind.name(),
             "time_ms": time_ms,
-            "uptime_ms": uptime_ms(),
+            "uptime_ms": uptime_ms,
             "boot_id": boot_id,
             "text": self.text,
             "data": self.data,
@@ -96,29 +104,82 @@ impl Event {
     }
 }
 
-/// Milliseconds since boot, time asleep included.
-fn uptime_ms() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
-}
-
-/// The kernel's name of this boot; empty where /proc does not say.
-pub(super) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
+/// Since writes are refused for want of room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Full {
+    /// Uptime of the last refusal.
+    refused_ms: u64,
+    /// Records were taken after it.
+    pub(super) has_taken: bool,
 }
 
 impl Writer {
+    /// There was no room for a write. The first time is told.
+    pub(super) fn refused_for_room(&mut self) {
+        let refused = Full { refused_ms: self.kernel.uptime_ms, has_taken: false };
+        if self.full.replace(refused).is_none() {
+            let (live_bytes, quota_bytes) = (self.live_pages * PAGE_BYTES as u64, self.shared.quota_bytes);
+            let text =
+                format!("there is no room: records are refused ({live_bytes} bytes of a quota of {quota_bytes})");
+            tracing::warn!("{text}");
+            let data = json!({ "live_bytes": live_bytes, "quota_bytes": quota_bytes });
+            self.keep_event(Event::new(Kind::Full, text, data));
+        }
+    }
+
+    /// Records are taken and none was refused for a while: it is over. At the edge a log takes some and refuses some.
+    fn look_for_room(&mut self) {
+        let is_over =
+            |full: &Full| full.has_taken && self.kernel.uptime_ms.saturating_sub(full.refused_ms) >= ROOM_AGAIN_MS;
+        if self.full.as_ref().is_some_and(is_over) {
+            self.full = None;
+            tracing::info!("there is room again");
+            self.keep_event(Event::new(Kind::SpaceAgain, "there is room again: records are taken", json!({})));
+        }
+    }
+
     /// Tells of something in the commit under way; without the topic, in one of its own soon after.
     pub(super) fn stage_event(&mut self, event: Event) {
         let Some(part) = self.events_part() else {
             self.keep_event(event);
             return;
         };
-        let batch = event.batch((self.shared.clock)(), &self.boot_id);
+        let batch = event.batch(self.now_ms, self.kernel.uptime_ms, &self.boot.name);
         match self.stage_batch(&part, &batch, Instant::now(), &mut Vec::new()) {
             Ok(_) => self.staged.bytes += batch.len(),
             // Only if the topic is being deleted in this moment.
             Err(error) => tracing::warn!("an event was not recorded ({}): {error}", event.text),
+        }
+    }
+
+    /// Looks at the clock, and tells of a jump.
+    pub(super) fn look_at_clock(&mut self) {
+        self.kernel = (self.shared.kernel)();
+        let Reading { now_ms, jump, was_wrong, was_dark } =
+            self.time.read((self.shared.clock)(), self.kernel, self.next_seal);
+        self.now_ms = now_ms;
+        self.look_for_room();
+        if was_wrong || was_dark {
+            for part in self.by_id.values() {
+                let mut inner = part.lock();
+                if was_wrong || inner.tail_intake_s == 0 {
+                    inner.tail_intake_s = intake_s(now_ms);
+                }
+            }
+        }
+        if let Some(Jump { from_ms, to_ms, is_synchronised }) = jump {
+            let text = format!("the wall clock moved by {} s", to_ms.saturating_sub(from_ms) / 1_000);
+            tracing::warn!(from_ms, to_ms, is_synchronised, "{text}");
+            let data = json!({ "from_ms": from_ms, "to_ms": to_ms, "synchronised": is_synchronised });
+            self.keep_event(Event::new(Kind::ClockJump, text, data));
+        }
+    }
+
+    /// What must be known of the time after a restart rides along.
+    pub(super) fn stage_time(&mut self) {
+        if let Some(kept) = self.time.changed() {
+            let value = serde_json::to_vec(kept).expect("numbers always serialise");
+            self.staged.state.insert(state_key(clock::OWNER, clock::KEY).into(), Some(value.into()));
         }
     }
 
@@ -138,6 +199,7 @@ impl Writer {
         if !self.make_events_topic()? {
             return Ok(());
         }
+        self.look_at_clock();
         for event in self.events.clone() {
             self.stage_event(event);
         }

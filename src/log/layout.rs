@@ -15,6 +15,7 @@
 //! Entry  { magic "JRN2", crc32c u32 of what follows, clock ms i64, seq u64, length u32 of the whole, frames … }
 //! frame  { 1u8, partition u32, base i64, length u32, batches }
 //! frame  { 2u8, key length u16, key, value length u32 (0xffffffff: removed), value }
+//! frame  { 3u8, boot id [u8; 16], uptime ms u64, is synchronised u8 }
 //! Chunk  { magic "CHK1", partition u32, base i64, last delta u32, length u32, crc32c u32 of the batches,
 //!          crc32c u32 of the key (0: not known), batches, zeros up to the page class }
 //! ```
@@ -296,8 +297,21 @@ pub(super) fn pages(bytes: usize) -> u64 {
 /// One part of a journal entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    Batches { partition: u32, base: Offset, bytes: &'a [u8] },
-    State { key: &'a [u8], value: Option<&'a [u8]> },
+    Batches {
+        partition: u32,
+        base: Offset,
+        bytes: &'a [u8],
+    },
+    State {
+        key: &'a [u8],
+        value: Option<&'a [u8]>,
+    },
+    /// When all of the entry came in: the boot, the uptime, and whether somebody kept the wall clock in step.
+    Noted {
+        boot_id: [u8; 16],
+        uptime_ms: u64,
+        is_synchronised: bool,
+    },
 }
 
 /// Starts an entry in `out`; [`close_entry`] completes it.
@@ -339,6 +353,14 @@ pub(super) fn put_state(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
             out.extend_from_slice(value);
         }
     }
+}
+
+/// Appends the note of when it came in.
+pub(super) fn put_note(out: &mut Vec<u8>, boot_id: [u8; 16], uptime_ms: u64, is_synchronised: bool) {
+    out.push(3);
+    out.extend_from_slice(&boot_id);
+    out.extend_from_slice(&uptime_ms.to_be_bytes());
+    out.push(u8::from(is_synchronised));
 }
 
 /// A journal entry as it is read.
@@ -399,6 +421,12 @@ pub(super) fn read_entry(entry: &[u8]) -> Option<Entry<'_>> {
                     length => Some(reader.slice(length as usize)?),
                 };
                 Frame::State { key, value }
+            }
+            3 => {
+                let boot_id = reader.array()?;
+                let uptime_ms = u64::from_be_bytes(reader.array()?);
+                let [is_synchronised] = reader.array()?;
+                Frame::Noted { boot_id, uptime_ms, is_synchronised: is_synchronised != 0 }
             }
             _ => return None,
         });
@@ -504,8 +532,11 @@ mod tests {
             for (number, bytes, value) in &parts {
                 put_batches(&mut entry, *number, 3, bytes);
                 put_state(&mut entry, bytes, value.as_deref());
+                put_note(&mut entry, [7; 16], u64::from(*number), number % 2 == 1);
                 frames.push(Frame::Batches { partition: *number, base: 3, bytes });
                 frames.push(Frame::State { key: bytes, value: value.as_deref() });
+                let uptime_ms = u64::from(*number);
+                frames.push(Frame::Noted { boot_id: [7; 16], uptime_ms, is_synchronised: number % 2 == 1 });
             }
             close_entry(&mut entry);
             prop_assert_eq!(read_entry(&entry), Some(Entry { clock_ms, seq: Some(7), frames }));

@@ -93,6 +93,7 @@ impl Known {
                 Frame::State { key, value: None } => {
                     self.state.remove(*key);
                 }
+                Frame::Noted { .. } => {}
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{
     Error,
     layout::{
         FORMAT_KEY, FORMAT_VERSION, Format, Frame, JOURNAL, STATE, close_entry, journal_seq, open_entry, put_batches,
-        put_state, read_entry, state_bytes,
+        put_note, put_state, read_entry, state_bytes,
     },
     store::Store,
 };
@@ -43,6 +43,9 @@ fn from_1(store: &Store, format: Format) -> heed::Result<()> {
             match frame {
                 Frame::Batches { partition, base, bytes } => put_batches(&mut out, partition, base, bytes),
                 Frame::State { key, value } => put_state(&mut out, key, value),
+                Frame::Noted { boot_id, uptime_ms, is_synchronised } => {
+                    put_note(&mut out, boot_id, uptime_ms, is_synchronised)
+                }
             }
         }
         close_entry(&mut out);

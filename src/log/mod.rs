@@ -10,6 +10,7 @@ mod admission;
 mod archive;
 mod catalogue;
 mod change;
+mod clock;
 mod commit;
 mod config;
 mod damage;
@@ -64,7 +65,8 @@ use tokio::sync::{oneshot, watch};
 pub use self::{
     aborted::Aborted,
     archive::{Report, Take, export, restore, verify},
-    config::{Clock, Config, Durability, OnFull},
+    clock::KernelTime,
+    config::{Clock, Config, Durability, Kernel, OnFull},
     error::{Error, SequenceError},
     events::{EVENTS_TOPIC, Event, Kind as EventKind},
     gaps::{Gap, Reason as GapReason},
@@ -201,9 +203,11 @@ impl Log {
             retention::Defaults { retention_ms: DEFAULT_RETENTION_MS.into(), retention_bytes: (-1).into() },
             recovered.incarnation,
             config.clock,
+            config.kernel,
             quota_bytes,
         ));
         recovered.gaps = shared.gaps()?;
+        recovered.time = shared.state(clock::OWNER, clock::KEY)?.and_then(|kept| serde_json::from_slice(&kept).ok());
         let figures = &shared.figures;
         figures.gap_records.store(recovered.gaps.iter().map(|g| g.records).sum(), Ordering::Relaxed);
         figures.gap_bytes.store(recovered.gaps.iter().map(|g| g.bytes).sum(), Ordering::Relaxed);

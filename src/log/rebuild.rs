@@ -17,7 +17,8 @@ use super::{
     directory::{DATA_FILE, Directory},
     layout::{
         CHUNK_HEADER_BYTES, CHUNKS, ChunkRef, FORMAT_KEY, FORMAT_VERSION, Format, Frame, JOURNAL, PAGE_BYTES, STATE,
-        close_entry, journal_key, open_entry, pages as pages_of, put_batches, put_state, read_entry, state_bytes,
+        close_entry, journal_key, open_entry, pages as pages_of, put_batches, put_note, put_state, read_entry,
+        state_bytes,
     },
     mend::{Frames, Known, Loss},
     pages::{Pages, WORD_BYTES},
@@ -258,6 +259,9 @@ fn anew(entry: &[u8], seq: u64) -> Option<Vec<u8>> {
         match frame {
             Frame::Batches { partition, base, bytes } => put_batches(&mut out, partition, base, bytes),
             Frame::State { key, value } => put_state(&mut out, key, value),
+            Frame::Noted { boot_id, uptime_ms, is_synchronised } => {
+                put_note(&mut out, boot_id, uptime_ms, is_synchronised)
+            }
         }
     }
     close_entry(&mut out);

@@ -16,6 +16,7 @@ use super::{
     Aborted, Error, Event, Gap,
     admission::Bad,
     catalogue::{Catalogue, Numbers, OWN, Own, Record, decode_bounds, own_key, random_id},
+    clock::{self, Newest, intake_s, is_plausible},
     header::headers,
     journal::{Entry, Journal},
     layout::{
@@ -28,7 +29,7 @@ use super::{
     producers::Producers,
     quarantine,
     repair::{Doubt, repair},
-    retention::{Policy, intake_s},
+    retention::Policy,
     store::Store,
 };
 use crate::record::{Offset, Partition};
@@ -49,6 +50,11 @@ pub(super) struct Recovered {
     pub(super) next_seal: u64,
     /// What the opening found and the centre must hear of.
     pub(super) events: VecDeque<Event>,
+    /// What is known of the time, from the file.
+    pub(super) time: Option<clock::Kept>,
+    pub(super) newest: Option<Newest>,
+    /// Records are there that came in while no time was believed.
+    pub(super) has_dark: bool,
     /// The gap ledger.
     pub(super) gaps: Vec<Gap>,
     pub(super) live_pages: u64,
@@ -135,10 +141,12 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
     let mut holes = Vec::new();
     let mut garbage = VecDeque::new();
     let mut next_seal = 1;
+    let mut newest_chunk = None;
     for item in store.db.prefix_iter(&txn, &[CHUNKS]).map_err(unreadable)? {
         let (key, _) = item.map_err(unreadable)?;
         let (id, chunk) = ChunkRef::from_key(key).ok_or_else(|| damaged("a chunk's key does not parse".into()))?;
         next_seal = chunk.seal + 1;
+        newest_chunk = Some(chunk);
         let kept_from = bounds.get(&id).map_or(0, |(start, _)| *start);
         match by_id.get(&id) {
             Some(part) if chunk.last() >= kept_from => {
@@ -204,7 +212,7 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
                 }
                 inner.next = header.last() + 1;
                 inner.tail.extend_from_slice(&bytes[at..at + header.bytes]);
-                inner.tail_intake_s = intake_s(*clock_ms);
+                inner.tail_intake_s = intake_s(Some(*clock_ms).filter(|ms| is_plausible(*ms)));
             }
         }
     }
@@ -214,6 +222,8 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
             part.lock().aborted.push(aborted);
         }
     }
+    let newest = newest(&entries, newest_chunk);
+    let mut has_dark = false;
     let mut tails = BTreeSet::new();
     for part in by_id.values() {
         let mut inner = part.lock();
@@ -221,7 +231,9 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
         inner.next = inner.next.max(end);
         (inner.written_bytes, inner.durable_bytes) = (inner.tail.len(), inner.tail.len());
         inner.written = inner.next;
+        has_dark |= inner.chunks.iter().any(|chunk| chunk.intake_s == 0);
         if !inner.tail.is_empty() {
+            has_dark |= inner.tail_intake_s == 0;
             tails.insert((inner.tail_seq, part.id));
         } else if let Some(last) = inner.chunks.back()
             && !is_right(store, &txn, part.id, last)
@@ -251,11 +263,30 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
         garbage,
         next_seal,
         events: VecDeque::new(),
+        time: None,
+        newest,
+        has_dark,
         gaps: Vec::new(),
         live_pages,
         holes,
         wear,
     })
+}
+
+/// The last entry's time, where it has one, else the last chunk's.
+fn newest(entries: &[(u64, i64, Vec<Frame<'_>>)], chunk: Option<ChunkRef>) -> Option<Newest> {
+    let noted = |frames: &[Frame<'_>]| {
+        frames.iter().find_map(|frame| match frame {
+            Frame::Noted { boot_id, uptime_ms, .. } => Some((*boot_id, *uptime_ms)),
+            _ => None,
+        })
+    };
+    match entries.last() {
+        Some((_, clock_ms, frames)) if is_plausible(*clock_ms) => {
+            Some(Newest::Entry { clock_ms: *clock_ms, noted: noted(frames) })
+        }
+        _ => chunk.map(Newest::Chunk),
+    }
 }
 
 /// Whether a chunk's own header says the same as its key; an error counts as no.

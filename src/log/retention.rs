@@ -1,8 +1,8 @@
 //! When records may go: by age and size per topic. Pure; the writer carries it out.
 //!
-//! Age counts from when the log took the records in, so that records stamped in the far past or future neither vanish
-//! nor stay for ever. Where the clock was not plausible then, the greatest record timestamp counts if it is plausible,
-//! else the intake of the next chunk that has one. A clock before the build's date deletes nothing.
+//! Age counts from when the log took the records in, by the time that `clock` believes, so that records stamped in the far
+//! past or future neither vanish nor stay for ever. Where nothing is known of that, the next chunk's counts. Without a
+//! believed time nothing is too old.
 
 use std::{
     collections::BTreeMap,
@@ -10,9 +10,6 @@ use std::{
 };
 
 use super::layout::ChunkRef;
-
-/// 2024-01-01: no device that runs this can truthfully have an earlier date.
-const EARLIEST_MS: i64 = 1_704_067_200_000;
 
 /// Where nothing is set.
 const DEFAULT_PRIORITY: u8 = 5;
@@ -65,16 +62,6 @@ pub(super) struct Defaults {
     pub(super) retention_bytes: AtomicI64,
 }
 
-/// A wall clock that may be believed, in seconds for a chunk's index; 0 where it may not.
-pub(super) fn intake_s(clock_ms: i64) -> u32 {
-    if is_plausible(clock_ms) { u32::try_from(clock_ms / 1000).unwrap_or(0) } else { 0 }
-}
-
-/// A clock that has certainly been set.
-pub(super) fn is_plausible(clock_ms: i64) -> bool {
-    clock_ms >= EARLIEST_MS
-}
-
 /// What of a partition has expired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Expired {
@@ -84,62 +71,65 @@ pub(super) struct Expired {
     pub(super) has_tail: bool,
 }
 
-/// Counts the expired chunks at the front. `tail` is its intake time and its bytes, if there is one.
+/// Counts the expired chunks at the front. `since_s` says since when a chunk has been here, `tail` the same of the tail and
+/// its bytes, if there is one; `now_ms` is the believed time.
 pub(super) fn expired<'a>(
     chunks: impl Iterator<Item = &'a ChunkRef> + Clone,
+    since_s: impl Fn(&ChunkRef) -> Option<u32>,
     tail: Option<(u32, u64)>,
     kept_bytes: u64,
     limits: (Option<i64>, Option<u64>),
-    now_ms: i64,
+    now_ms: Option<i64>,
 ) -> Expired {
     let (age_ms, size_bytes) = limits;
     let mut out = Expired::default();
     let mut left = kept_bytes;
-    let is_old = |since_ms: i64| age_ms.is_some_and(|age| now_ms.saturating_sub(since_ms) > age);
+    let is_old = |since_s: u32| {
+        let since_ms = i64::from(since_s) * 1000;
+        age_ms.zip(now_ms).is_some_and(|(age_ms, now_ms)| now_ms.saturating_sub(since_ms) > age_ms)
+    };
+    let tail_s = tail.map(|(s, _)| s).filter(|s| *s > 0);
     let mut rest = chunks;
     loop {
         let here = rest.clone();
         let Some(chunk) = rest.next() else { break };
         // As Kafka does: a size limit never makes the log smaller than itself.
         let is_over = size_bytes.is_some_and(|most| left - u64::from(chunk.length) >= most);
-        let is_late = is_plausible(now_ms) && age_ms.is_some() && since_ms(here, tail, now_ms).is_some_and(is_old);
+        let mut known = here.map(&since_s).chain([tail_s]).flatten();
+        let is_late = age_ms.is_some() && known.next().is_some_and(is_old);
         if !is_over && !is_late {
             return out;
         }
         left -= u64::from(chunk.length);
         out.chunks += 1;
     }
-    out.has_tail = is_plausible(now_ms) && tail.is_some_and(|(s, _)| s > 0 && is_old(i64::from(s) * 1000));
+    out.has_tail = tail_s.is_some_and(is_old);
     out
-}
-
-/// Since when the first of these chunks has been here; `None` where nothing says so.
-fn since_ms<'a>(mut chunks: impl Iterator<Item = &'a ChunkRef>, tail: Option<(u32, u64)>, now_ms: i64) -> Option<i64> {
-    let first = chunks.next()?;
-    if first.intake_s > 0 {
-        return Some(i64::from(first.intake_s) * 1000);
-    }
-    if is_plausible(first.max_timestamp_ms) && first.max_timestamp_ms <= now_ms {
-        return Some(first.max_timestamp_ms);
-    }
-    let later = chunks.map(|c| c.intake_s).chain(tail.map(|(s, _)| s)).find(|s| *s > 0)?;
-    Some(i64::from(later) * 1000)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::clock::{EARLIEST_MS, intake_s};
 
     const DAY_MS: i64 = 86_400_000;
     const NOW_MS: i64 = EARLIEST_MS + 100 * DAY_MS;
 
     fn chunk(intake_ms: i64, max_timestamp_ms: i64) -> ChunkRef {
-        ChunkRef { seal: 0, base: 0, max_timestamp_ms, last_delta: 0, intake_s: intake_s(intake_ms), length: 100 }
+        let intake_s = intake_s(Some(intake_ms));
+        ChunkRef { seal: 0, base: 0, max_timestamp_ms, last_delta: 0, intake_s, length: 100 }
     }
 
-    fn count(chunks: &[ChunkRef], tail_ms: Option<i64>, limits: (Option<i64>, Option<u64>), now_ms: i64) -> Expired {
+    fn count(
+        chunks: &[ChunkRef],
+        tail_ms: Option<i64>,
+        limits: (Option<i64>, Option<u64>),
+        now_ms: impl Into<Option<i64>>,
+    ) -> Expired {
         let kept = chunks.len() as u64 * 100 + tail_ms.map_or(0, |_| 10);
-        expired(chunks.iter(), tail_ms.map(|ms| (intake_s(ms), 10)), kept, limits, now_ms)
+        let tail = tail_ms.map(|ms| (intake_s(Some(ms)), 10));
+        let since_s = |chunk: &ChunkRef| (chunk.intake_s > 0).then_some(chunk.intake_s);
+        expired(chunks.iter(), since_s, tail, kept, limits, now_ms.into())
     }
 
     #[test]
@@ -154,19 +144,16 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_never_set_deletes_nothing() {
-        let chunks = [chunk(NOW_MS, NOW_MS); 3];
-        for now_ms in [0, 1000, EARLIEST_MS - 1] {
-            assert_eq!(count(&chunks, Some(NOW_MS), (Some(1), None), now_ms), Expired::default());
-        }
+    fn without_a_believed_time_nothing_is_too_old() {
+        let chunks = [chunk(NOW_MS, NOW_MS), chunk(0, 0)];
+        assert_eq!(count(&chunks, Some(NOW_MS), (Some(1), None), None), Expired::default());
     }
 
     #[test]
-    fn chunks_from_before_the_clock_was_set() {
+    fn what_came_after_tells_of_what_is_not_known() {
         let limits = (Some(2 * DAY_MS), None);
-        // The sensors had a clock.
-        assert_eq!(count(&[chunk(0, NOW_MS - 3 * DAY_MS)], None, limits, NOW_MS).chunks, 1);
-        // Nobody had: what came after it tells.
+        // A sensor's own clock does not.
+        assert_eq!(count(&[chunk(0, NOW_MS - 3 * DAY_MS)], None, limits, NOW_MS).chunks, 0);
         let (dark, later) = (chunk(0, 0), chunk(NOW_MS - 3 * DAY_MS, 0));
         assert_eq!(count(&[dark, dark], None, limits, NOW_MS).chunks, 0);
         assert_eq!(count(&[dark, dark, later], None, limits, NOW_MS).chunks, 3);

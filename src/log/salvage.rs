@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     admission::is_entry,
+    clock::{intake_s, is_plausible},
     header::headers,
     layout::{
         CHUNKS, ChunkHeader, ChunkRef, FORMAT_KEY, FORMAT_VERSION, Format, Frame, JOURNAL, PAGE_BYTES, STATE,
@@ -303,7 +304,7 @@ impl Haul {
                         base: batch.base,
                         max_timestamp_ms: batch.max_timestamp_ms,
                         last_delta: batch.last_delta.unsigned_abs(),
-                        intake_s: super::retention::intake_s(entry.clock_ms),
+                        intake_s: intake_s(Some(entry.clock_ms).filter(|ms| is_plausible(*ms))),
                         length: u32::try_from(batches.len()).expect("an entry is far shorter"),
                     };
                     let value = [&chunk.header(partition, crc32c::crc32c(batches)), batches].concat();

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    Clock, Error, Gap, Topics, Usage, gaps,
+    Clock, Error, Gap, Kernel, Topics, Usage, gaps,
     layout::{PAGE_BYTES, state_key, state_value},
     overlay::Overlay,
     partition::Part,
@@ -39,6 +39,7 @@ pub(super) struct Shared {
     pub(super) defaults: Defaults,
     pub(super) incarnation: [u8; 16],
     pub(super) clock: Clock,
+    pub(super) kernel: Kernel,
     pub(super) quota_bytes: u64,
     /// The mirror's links and the topics they want.
     pub(super) links: RwLock<Vec<(Arc<str>, Wanted)>>,
@@ -74,6 +75,7 @@ impl Shared {
         defaults: Defaults,
         incarnation: [u8; 16],
         clock: Clock,
+        kernel: Kernel,
         quota_bytes: u64,
     ) -> Self {
         Self {
@@ -87,6 +89,7 @@ impl Shared {
             defaults,
             incarnation,
             clock,
+            kernel,
             quota_bytes,
             links: RwLock::default(),
             moved: Mutex::default(),

@@ -14,11 +14,12 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Aborted, Append, Appended, Durability, Error, Event, OnFull, ProducerState, StateWrite,
+    Aborted, Append, Appended, Durability, Error, Event, KernelTime, OnFull, ProducerState, StateWrite,
     catalogue::{Catalogue, Numbers, bounds_key, decode_bounds, encode_bounds},
+    clock::{Boot, Time},
     commit::Flush,
     deletion::EventsTopic,
-    events::boot_id,
+    events::Full,
     gaps::Ledger,
     header::{Header, headers, stamp},
     journal::Journal,
@@ -97,8 +98,11 @@ pub(super) struct Writer {
     producer_ids: std::ops::Range<i64>,
     /// Events that are not recorded yet.
     pub(super) events: VecDeque<Event>,
-    /// The kernel's name of this boot.
-    pub(super) boot_id: String,
+    pub(super) boot: Boot,
+    pub(super) time: Time,
+    /// The believed time and what the kernel says, as of the last look.
+    pub(super) now_ms: Option<i64>,
+    pub(super) kernel: KernelTime,
     /// What retention found and did not delete yet.
     pub(super) expired: VecDeque<(u32, ChunkRef)>,
     /// Whose first chunk goes next where room is needed.
@@ -109,6 +113,8 @@ pub(super) struct Writer {
     pub(super) events_topic: EventsTopic,
     /// Holes that the opening found, until they are listed.
     holes: Vec<Hole>,
+    /// Writes were refused for want of room, and that is not over yet.
+    pub(super) full: Option<Full>,
     retention_at: Instant,
     housekeeping_at: Instant,
 }
@@ -156,6 +162,10 @@ impl Writer {
         let mut order = Order::new(on_full);
         recovered.by_id.values().for_each(|part| order.note(part, 0));
         let ledger = Ledger::new(recovered.gaps);
+        let (boot, kernel) = (Boot::this(), (shared.kernel)());
+        let kept = recovered.time.unwrap_or_default();
+        let newest = recovered.newest.and_then(|newest| newest.place(&kept, boot.id));
+        let time = Time::new(kept, newest, kernel.uptime_ms, recovered.has_dark);
         let writer = Self {
             shared,
             on_full,
@@ -178,13 +188,17 @@ impl Writer {
             deleted_chunks: 0,
             producer_ids: next..next,
             events: recovered.events,
-            boot_id: boot_id(),
+            boot,
+            time,
+            now_ms: None,
+            kernel,
             expired: VecDeque::new(),
             order,
             fronts: HashMap::new(),
             ledger,
             events_topic: EventsTopic::default(),
             holes: recovered.holes,
+            full: None,
             retention_at: now + RETENTION_PERIOD,
             housekeeping_at: now + HOUSEKEEPING_PERIOD,
         };
@@ -273,6 +287,9 @@ impl Writer {
     /// Stages a write for the next commit. A relaxed one is answered now.
     fn enter(&mut self, mut job: Job) {
         let result = if job.is_relaxed && self.is_stuck { Err(Error::Full) } else { self.stage(&job) };
+        if result == Err(Error::Full) {
+            self.refused_for_room();
+        }
         if job.is_relaxed {
             let is_staged = result.is_ok();
             answer(&mut job, result.clone());
@@ -330,12 +347,16 @@ impl Writer {
     /// The group is in the file. Its answers wait until that is durable, those of repeated batches too: what they repeat
     /// may not be durable yet.
     pub(super) fn group_is_written(&mut self) {
+        let has_taken = self.group.iter().any(|(job, result)| !job.batches.is_empty() && result.is_ok());
         for (job, _) in &mut self.group {
             job.batches.clear();
         }
         self.unpublished.answers.append(&mut self.group);
         self.is_stuck = false;
         self.has_written = true;
+        if let Some(full) = self.full.as_mut().filter(|_| has_taken) {
+            full.has_taken = true;
+        }
     }
 
     /// Stages the group again after it was taken back.
@@ -356,6 +377,7 @@ impl Writer {
     /// There is no room: writes that wait are refused. Relaxed ones, which are answered, stay in RAM and are tried again;
     /// meanwhile no others are let in.
     fn refuse_group(&mut self) {
+        self.refused_for_room();
         let group = std::mem::take(&mut self.group);
         let (refused, kept): (Vec<_>, Vec<_>) = group.into_iter().partition(|(job, _)| job.reply.is_some());
         self.answer_all(refused.into_iter().map(|(job, _)| (job, Err(Error::Full))).collect());
@@ -614,6 +636,7 @@ impl Writer {
             // What follows commits by itself.
             self.commit()?;
         }
+        self.look_at_clock();
         self.tell_events()?;
         if now >= self.retention_at {
             self.retention_at = now + RETENTION_PERIOD;
