@@ -31,6 +31,7 @@ use crate::{
     streams,
     supervise::Supervisor,
     systemd::Notifier,
+    txn::Txns,
 };
 
 /// How long the tasks may take to stop; together with closing the log it stays below two seconds.
@@ -88,12 +89,19 @@ pub async fn run(
         let groups = run_groups.clone();
         async move { groups.run(stop).await }
     });
+    let txns = Txns::open(log.clone(), config.kafka.transactions(), Arc::clone(&clock), &metrics).await?;
+    let run_txns = txns.clone();
+    let _stop = supervisor.spawn("transactions", move |stop| {
+        let txns = run_txns.clone();
+        async move { txns.run(stop).await }
+    });
     let kafka = kafka::serve(
         &config.kafka,
         kafka::Parts {
             log: log.clone(),
             groups: groups.clone(),
             memory: memory.clone(),
+            txns,
             metrics: metrics.clone(),
             supervisor: supervisor.clone(),
             data_dir: config.node.data_dir.display().to_string(),

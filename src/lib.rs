@@ -16,6 +16,7 @@ pub mod expr;
 pub mod log;
 
 pub mod groups;
+pub mod txn;
 
 pub mod connect;
 pub mod kafka;

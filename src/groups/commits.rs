@@ -39,6 +39,8 @@ pub struct Position {
     pub metadata: String,
 }
 
+/// An answer for each position of a request, and what may be kept, by topic id and partition.
+type Checked = (Vec<Result<(), Error>>, Vec<(log::TopicId, i32, offsets::Committed)>);
 /// Commits that are on their way. While another value of an offset is, one that equals the durable value is written all
 /// the same: it was asked for later, so it must be the last.
 struct Committing<'a> {
@@ -115,6 +117,42 @@ impl Groups {
             shared.log.commit(Write { state, ..Write::default() }).await?;
         }
         Ok(answers)
+    }
+
+    /// Checks offsets that a transaction of the group's member is to commit; one answer for each position, and those
+    /// that may be kept until it ends.
+    ///
+    /// A client that names neither member nor generation is not checked, as in Kafka: it may be from before KIP-447.
+    ///
+    /// # Errors
+    /// What concerns the whole request; what concerns one partition stands in its place.
+    pub fn check_transactional(&self, group: &str, request: Commit) -> Result<Checked, Error> {
+        let Commit { member_id, instance_id, generation, .. } = &request;
+        if *generation >= 0 || !member_id.is_empty() || instance_id.is_some() {
+            match self.check_commit(group, &request) {
+                // What is committed is what was read before the rebalance, which fences by the generation.
+                Ok(()) | Err(Error::RebalanceInProgress) => {}
+                Err(error) => return Err(error),
+            }
+        } else if group.is_empty() || group.len() > offsets::MAX_GROUP_ID_BYTES {
+            return Err(Error::InvalidGroupId);
+        }
+        let now_ms = (self.0.clock)();
+        let topics = Arc::clone(&self.0.log.topics().borrow());
+        let (mut answers, mut positions) = (Vec::with_capacity(request.positions.len()), Vec::new());
+        for Position { partition, offset, leader_epoch, metadata } in request.positions {
+            let topic = topics.get(&partition.topic).filter(|t| (0..t.partitions).contains(&partition.index));
+            answers.push(match topic {
+                None => Err(Error::UnknownPartition(partition)),
+                Some(_) if metadata.len() > self.0.config.max_metadata_bytes => Err(Error::MetadataTooLarge),
+                Some(topic) => {
+                    let committed = offsets::Committed { offset, leader_epoch, metadata, timestamp_ms: now_ms };
+                    positions.push((topic.id, partition.index, committed));
+                    Ok(())
+                }
+            });
+        }
+        Ok((answers, positions))
     }
 
     /// The committed offset of one partition.

@@ -57,7 +57,7 @@ impl Committed {
         Self { offset, leader_epoch: -1, metadata: String::new(), timestamp_ms }
     }
 
-    fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut value = BytesMut::with_capacity(21 + self.metadata.len());
         value.put_u8(VERSION);
         value.put_i64(self.offset);
@@ -67,7 +67,7 @@ impl Committed {
         value.freeze()
     }
 
-    fn decode(mut value: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(mut value: &[u8]) -> Option<Self> {
         if value.len() < 21 || value.get_u8() != VERSION {
             return None;
         }

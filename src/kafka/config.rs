@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::settings;
-use crate::{groups, wire::ApiKey};
+use crate::{groups, txn, wire::ApiKey};
 
 /// The table `[kafka]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -45,10 +45,7 @@ impl Default for Config {
 impl Config {
     /// What the broker settings of the file, or their defaults, say about groups.
     pub fn groups(&self) -> groups::Config {
-        let number = |name: &str| {
-            let stated = self.broker.get(name).and_then(|value| value.to_string().parse::<i64>().ok());
-            stated.or_else(|| settings::broker_setting(name)?.default?.parse().ok()).unwrap_or(0)
-        };
+        let number = |name: &str| self.number(name);
         let milliseconds = |name: &str| i32::try_from(number(name)).unwrap_or(i32::MAX);
         let retention_minutes = number("offsets.retention.minutes");
         groups::Config {
@@ -61,6 +58,21 @@ impl Config {
                 .then(|| u64::try_from(retention_minutes).unwrap_or(0) * 60_000),
             ..groups::Config::default()
         }
+    }
+
+    /// What they say about transactions.
+    pub fn transactions(&self) -> txn::Config {
+        txn::Config {
+            max_timeout_ms: i32::try_from(self.number("transaction.max.timeout.ms")).unwrap_or(i32::MAX),
+            expiration_ms: u64::try_from(self.number("transactional.id.expiration.ms")).unwrap_or(u64::MAX),
+            ..txn::Config::default()
+        }
+    }
+
+    /// A broker setting of the file, or its default.
+    fn number(&self, name: &str) -> i64 {
+        let stated = self.broker.get(name).and_then(|value| value.to_string().parse::<i64>().ok());
+        stated.or_else(|| settings::broker_setting(name)?.default?.parse().ok()).unwrap_or(0)
     }
 
     /// Everything that is wrong with it, by key.

@@ -24,7 +24,9 @@ pub mod settings;
 pub use config::{Advertised, Config, Listener, Value};
 
 use self::{meters::Meters, settings::Settings};
-use crate::{groups::Groups, log::Log, memory::Budget, metrics::Registry, supervise::Supervisor};
+use crate::{
+    groups::Groups, log::Log, memory::Budget, metrics::Registry, supervise::Supervisor, txn::Txns,
+};
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: u32 = 128;
@@ -67,6 +69,7 @@ pub enum Error {
 pub(crate) struct Broker {
     pub(crate) log: Log,
     pub(crate) groups: Groups,
+    pub(crate) txns: Txns,
     pub(crate) settings: Settings,
     pub(crate) node_id: i32,
     /// Stable for the life of the data file, in Kafka's form: 16 bytes in base64.
@@ -101,6 +104,8 @@ pub struct Parts {
     pub groups: Groups,
     /// The memory for requests, answers and unpacking; [`Config`] says how much.
     pub memory: Budget,
+    /// The transactions.
+    pub txns: Txns,
     /// Where to count.
     pub metrics: Registry,
     /// Who runs the listeners, and stops them and their connections.
@@ -162,6 +167,7 @@ pub async fn serve(config: &Config, parts: Parts) -> Result<Kafka, Error> {
         clock: parts.clock,
         log: parts.log,
         groups: parts.groups,
+        txns: parts.txns,
         settings,
     });
     let places = Arc::new(Semaphore::new(config.limits.max_connections));

@@ -187,16 +187,26 @@ pub fn stamp(bytes: &mut [u8], base_offset: Offset, leader_epoch: i32) {
 /// Only for a batch that [`check`] has passed: a wrong CRC would become a right one.
 pub fn stamp_append_time(bytes: &mut [u8], now_ms: i64) {
     if bytes.len() >= HEADER_BYTES {
-        let attributes = u16::from_be_bytes([bytes[SIGNED_AT], bytes[SIGNED_AT + 1]]) | LOG_APPEND_TIME;
-        put(bytes, SIGNED_AT, attributes.to_be_bytes());
         put(bytes, MAX_TIMESTAMP_AT, now_ms.to_be_bytes());
-        sign(bytes);
+        set_attributes(bytes, LOG_APPEND_TIME);
     }
 }
 
 /// Makes a new batch a control batch of a transaction and signs again.
 pub(super) fn make_control(bytes: &mut [u8]) {
-    let attributes = u16::from_be_bytes([bytes[SIGNED_AT], bytes[SIGNED_AT + 1]]) | TRANSACTIONAL | CONTROL;
+    set_attributes(bytes, TRANSACTIONAL | CONTROL);
+}
+
+/// Makes a new batch part of a transaction and signs again.
+#[cfg(test)]
+pub(crate) fn transactional(bytes: &[u8]) -> bytes::Bytes {
+    let mut bytes = bytes.to_vec();
+    set_attributes(&mut bytes, TRANSACTIONAL);
+    bytes.into()
+}
+
+fn set_attributes(bytes: &mut [u8], more: u16) {
+    let attributes = u16::from_be_bytes([bytes[SIGNED_AT], bytes[SIGNED_AT + 1]]) | more;
     put(bytes, SIGNED_AT, attributes.to_be_bytes());
     sign(bytes);
 }

@@ -58,7 +58,6 @@ pub fn outcome(bytes: &[u8]) -> Result<Outcome, BatchError> {
 mod tests {
     use super::*;
 
-    /// As Kafka 4.3.1 wrote them for a producer 5 of epoch 1, but for the coordinator's epoch.
     #[test]
     fn a_marker_is_a_control_batch_that_takes_one_offset() {
         for wanted in [Outcome::Abort, Outcome::Commit] {
@@ -67,6 +66,9 @@ mod tests {
             assert!(header.is_control() && header.is_transactional() && header.is_dense());
             assert_eq!(header.producer, Producer { id: 5, epoch: 1, sequence: -1 });
             assert_eq!((bytes.len(), header.records_count), (78, 1));
+            // As Kafka 4.3.1 wrote it.
+            let record = [0x20, 0, 0, 0, 8, 0, 0, 0, wanted.code(), 12, 0, 0, 0, 0, 0, 0, 0];
+            assert_eq!(bytes[61..], record);
             assert_eq!(outcome(&bytes), Ok(wanted));
             for cut in 0..bytes.len() - 8 {
                 assert!(outcome(&bytes[..cut]).is_err(), "{cut}");

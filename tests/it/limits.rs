@@ -42,7 +42,7 @@ async fn frames_that_cannot_be_close_the_connection() {
         ("HTTP", b"GET / HTTP/1.1\r\n\r\n"),
         ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"),
         ("unknown API", b"\0\0\0\x0a\x7f\xff\0\0\0\0\0\0\xff\xff"),
-        ("no transactions", b"\0\0\0\x0a\0\x18\0\0\0\0\0\0\xff\xff"),
+        ("not for clients", b"\0\0\0\x0a\0\x05\0\0\0\0\0\0\xff\xff"),
         ("unsupported version", b"\0\0\0\x0b\0\x03\0\x63\0\0\0\0\xff\xff\0"),
         ("Produce version 2", b"\0\0\0\x0a\0\0\0\x02\0\0\0\0\xff\xff"),
         ("an array of 2^31 topics", b"\0\0\0\x0e\0\x03\0\x01\0\0\0\0\xff\xff\x7f\xff\xff\xff"),

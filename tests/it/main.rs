@@ -7,3 +7,4 @@ mod groups;
 mod kafka;
 mod limits;
 mod support;
+mod transactions;

@@ -10,6 +10,7 @@ use brooklet::{
     metrics::Registry,
     record::{Builder, Codec, Producer},
     supervise::Supervisor,
+    txn::Txns,
     wire::{ApiKey, Decoder, Message, Request, decode_response_header, encode_request},
 };
 use bytes::Bytes;
@@ -64,10 +65,17 @@ impl Broker {
             let timers = timers.clone();
             async move { timers.run(stop).await }
         });
+        let txns = Txns::open(log.clone(), config.transactions(), Arc::clone(&clock), &metrics).await.unwrap();
+        let timers = txns.clone();
+        supervisor.spawn("transactions", move |stop| {
+            let timers = timers.clone();
+            async move { timers.run(stop).await }
+        });
         let parts = Parts {
             memory: Budget::new(config.limits.memory_bytes()),
             log: log.clone(),
             groups,
+            txns,
             metrics: metrics.clone(),
             supervisor: supervisor.clone(),
             data_dir: dir.path().display().to_string(),
@@ -82,10 +90,9 @@ impl Broker {
         let clock: log::Clock = Arc::new(|| 0);
         let groups = Groups::new(self.log.clone(), config.groups(), Arc::clone(&clock), &self.metrics);
         let (log, metrics, supervisor) = (self.log.clone(), self.metrics.clone(), self.supervisor.clone());
-        {
-            let memory = Budget::new(config.limits.memory_bytes());
-            serve(config, Parts { log, groups, memory, metrics, supervisor, data_dir: String::new(), clock }).await
-        }
+        let txns = Txns::open(log.clone(), config.transactions(), Arc::clone(&clock), &metrics).await.unwrap();
+        let memory = Budget::new(config.limits.memory_bytes());
+        serve(config, Parts { log, groups, txns, memory, metrics, supervisor, data_dir: String::new(), clock }).await
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

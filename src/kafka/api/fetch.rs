@@ -6,7 +6,8 @@
 //!   are upper bounds.
 //! * Parks until `min_bytes` are there, the time is up, a partition has an error, or the daemon stops. A parked request
 //!   holds its decoded form and nothing else; one for which there is no room is answered at once and told to pause.
-//! * Readers see up to the high watermark, which is also the last stable offset while there are no transactions.
+//! * Readers see up to the high watermark; who reads committed up to the last stable offset, and is told the aborted
+//!   transactions among the batches, to skip their records.
 //! * Sessionless: every answer has session 0, and the client goes on sending whole requests (KIP-227 allows it).
 //! * Records are never null: librdkafka and kafka-python fail on it.
 //! * The partition served first rotates, so that a busy one does not starve the others under the limit.
@@ -20,9 +21,9 @@ use std::{sync::atomic::{AtomicUsize, Ordering}, time::Duration};
 use futures_util::future::select_all;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Close, Context, check_leader_epoch, error_code, partition_of};
+use super::{Close, Context, READ_COMMITTED, check_leader_epoch, error_code, partition_of};
 use crate::{
-    log::Bounds,
+    log::{Aborted, Bounds},
     memory::Share,
     record::{Codec, Partition, batch},
     wire::{
@@ -57,16 +58,17 @@ struct Wanted {
 
 impl Wanted {
     /// How many offsets can be read, or why none ever.
-    fn available(&mut self, gone: ErrorCode) -> Result<u64, ErrorCode> {
+    fn available(&mut self, gone: ErrorCode, isolation_level: i8) -> Result<u64, ErrorCode> {
         let (_, bounds) = self.found.as_mut().map_err(|code| *code)?;
         if bounds.has_changed().is_err() {
             return Err(gone);
         }
-        let Bounds { start, high_watermark, .. } = *bounds.borrow_and_update();
-        if self.offset < start {
+        let Bounds { start, high_watermark, last_stable } = *bounds.borrow_and_update();
+        if !(start..=high_watermark).contains(&self.offset) {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
-        u64::try_from(high_watermark - self.offset).map_err(|_| ErrorCode::OFFSET_OUT_OF_RANGE)
+        let end = if isolation_level == READ_COMMITTED { last_stable } else { high_watermark };
+        Ok(u64::try_from(end - self.offset).unwrap_or(0))
     }
 }
 
@@ -94,7 +96,7 @@ pub(super) async fn handle(context: &Context<'_>, request: FetchRequest) -> Resu
         let mut available = 0u64;
         let mut failed = wanted.is_empty();
         for want in &mut wanted {
-            match want.available(gone) {
+            match want.available(gone, request.isolation_level) {
                 Ok(count) => available = available.saturating_add(count),
                 Err(_) => failed = true,
             }
@@ -173,17 +175,17 @@ async fn read(
     isolation_level: i8,
 ) -> (Vec<PartitionData>, usize, Share) {
     let broker = context.broker;
-    let aborted = || (isolation_level == 1).then(Vec::<AbortedTransaction>::new);
+    let is_committed = isolation_level == READ_COMMITTED;
     let mut answers = Vec::with_capacity(wanted.len());
     let mut readable = Vec::new();
     for (at, want) in wanted.iter_mut().enumerate() {
         let mut answer = PartitionData {
             partition_index: want.index,
             high_watermark: -1,
-            aborted_transactions: aborted(),
+            aborted_transactions: is_committed.then(Vec::new),
             ..Default::default()
         };
-        match want.available(gone) {
+        match want.available(gone, isolation_level) {
             Ok(available) => {
                 if let Ok((_, bounds)) = &want.found {
                     set_bounds(&mut answer, *bounds.borrow());
@@ -225,7 +227,11 @@ async fn read(
         if total > 0 && (room == 0 || is_large()) {
             continue;
         }
-        match broker.log.read(partition, want.offset, room).await {
+        let read = match is_committed {
+            true => broker.log.read_committed(partition, want.offset, room).await,
+            false => broker.log.read(partition, want.offset, room).await,
+        };
+        match read {
             Ok(slice) if slice.batches.len() > room && total > 0 => {}
             Ok(slice) if context.version < 10 && has_zstd(&slice.batches) => {
                 answer.error_code = ErrorCode::UNSUPPORTED_COMPRESSION_TYPE;
@@ -233,6 +239,10 @@ async fn read(
             Ok(slice) => {
                 total += slice.batches.len();
                 set_bounds(answer, slice.bounds);
+                if let Some(aborted) = &mut answer.aborted_transactions {
+                    let told = |a: &Aborted| AbortedTransaction { producer_id: a.producer_id, first_offset: a.first };
+                    aborted.extend(slice.aborted.iter().map(told));
+                }
                 answer.records = slice.batches;
             }
             Err(error) => answer.error_code = error_code(&error),
@@ -244,7 +254,7 @@ async fn read(
 
 fn set_bounds(answer: &mut PartitionData, bounds: Bounds) {
     answer.high_watermark = bounds.high_watermark;
-    answer.last_stable_offset = bounds.high_watermark;
+    answer.last_stable_offset = bounds.last_stable;
     answer.log_start_offset = bounds.start;
 }
 

@@ -3,14 +3,14 @@
 //! Behaviour
 //! * A time gives the first record at or after it, to the record, not the batch. Not found is offset -1 and time -1
 //!   without an error.
-//! * -1 is the end, which is the high watermark at every isolation level while there are no transactions; -2 the start;
-//!   -3 the record with the greatest timestamp; -4 the local start, the same as -2; -5 the end of what is tiered: -1,
-//!   nothing is.
+//! * -1 is the end: the high watermark, or the last stable offset for who reads committed; -2 the start; -3 the record
+//!   with the greatest timestamp; -4 the local start, the same as -2; -5 the end of what is tiered: -1, nothing is.
+//! * Who reads committed finds no record beyond the last stable offset.
 //!
 //! Version notes
 //! * v2: isolation level. v4: leader epochs. v7: -3. v8: -4. v9: -5. v10: a time-out, not needed.
 
-use super::{Close, Context, LEADER_EPOCH, check_leader_epoch, error_code, partition_of};
+use super::{Close, Context, LEADER_EPOCH, READ_COMMITTED, check_leader_epoch, error_code, partition_of};
 use crate::{
     log::{Error as LogError, Timed, Topics},
     record::Partition,
@@ -38,7 +38,7 @@ pub(super) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
-            let found = look_up(context, &topics, &topic.name, &asked).await;
+            let found = look_up(context, &topics, &topic.name, &asked, request.isolation_level).await;
             let mut answer =
                 ListOffsetsPartitionResponse { partition_index: asked.partition_index, ..Default::default() };
             match found {
@@ -61,6 +61,7 @@ async fn look_up(
     topics: &Topics,
     topic: &str,
     asked: &ListOffsetsPartition,
+    isolation_level: i8,
 ) -> Result<Option<Timed>, ErrorCode> {
     let partition = topics.get(topic).and_then(|topic| partition_of(topic, asked.partition_index));
     let partition = partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
@@ -76,18 +77,26 @@ async fn look_up(
     if context.version < needed_version {
         return Err(ErrorCode::UNSUPPORTED_VERSION);
     }
-    find(context, &partition, asked.timestamp).await.map_err(|error| error_code(&error))
+    find(context, &partition, asked.timestamp, isolation_level).await.map_err(|error| error_code(&error))
 }
 
-async fn find(context: &Context<'_>, partition: &Partition, timestamp: i64) -> Result<Option<Timed>, LogError> {
+async fn find(
+    context: &Context<'_>,
+    partition: &Partition,
+    timestamp: i64,
+    isolation_level: i8,
+) -> Result<Option<Timed>, LogError> {
     let log = &context.broker.log;
     let untimed = |offset| Some(Timed { offset, timestamp_ms: -1, is_too_large_to_unpack: false });
-    match timestamp {
-        LATEST => Ok(untimed(log.watch(partition)?.borrow().high_watermark)),
-        EARLIEST | EARLIEST_LOCAL => Ok(untimed(log.watch(partition)?.borrow().start)),
-        LATEST_TIERED => Ok(None),
-        _ => find_time(context, partition, timestamp).await,
-    }
+    let bounds = *log.watch(partition)?.borrow();
+    let end = if isolation_level == READ_COMMITTED { bounds.last_stable } else { bounds.high_watermark };
+    let found = match timestamp {
+        LATEST => return Ok(untimed(end)),
+        EARLIEST | EARLIEST_LOCAL => return Ok(untimed(bounds.start)),
+        LATEST_TIERED => None,
+        _ => find_time(context, partition, timestamp).await?,
+    };
+    Ok(found.filter(|found| isolation_level != READ_COMMITTED || found.offset < end))
 }
 
 /// Looks into batches, within the request's share for its work. One that takes more unpacked has all there is for

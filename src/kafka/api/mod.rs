@@ -24,11 +24,15 @@ use crate::{
     log::{Error as LogError, SequenceError, Topic},
     memory::Share,
     record::Partition,
+    txn::Error as TxnError,
     wire::{ApiKey, Decoder, ErrorCode, Message, RequestHeader, encode_response},
 };
 
 /// There is one leader, and it never changes: clients compare the epoch, and a constant one keeps them calm.
 pub(crate) const LEADER_EPOCH: i32 = 0;
+
+/// The isolation level of a reader who wants no record of an open or aborted transaction.
+const READ_COMMITTED: i8 = 1;
 
 /// What a handler knows of the connection it answers on.
 pub(crate) struct Connection {
@@ -190,7 +194,7 @@ macro_rules! table {
 }
 
 table! {
-    Produce in produce: 0..=11,
+    Produce in produce: 0..=13,
     Fetch in fetch: 4..=17,
     ListOffsets in list_offsets: 1..=10,
     Metadata in metadata: 0..=13,
@@ -209,6 +213,11 @@ table! {
     DeleteRecords in delete_records: 0..=2,
     InitProducerId in init_producer_id: 0..=5,
     OffsetForLeaderEpoch in offset_for_leader_epoch: 2..=4,
+    AddPartitionsToTxn in add_partitions_to_txn: 0..=5,
+    AddOffsetsToTxn in add_offsets_to_txn: 0..=4,
+    EndTxn in end_txn: 0..=5,
+    WriteTxnMarkers in write_txn_markers: 1..=1,
+    TxnOffsetCommit in txn_offset_commit: 0..=5,
     DescribeAcls in describe_acls: 1..=3,
     CreateAcls in create_acls: 1..=3,
     DeleteAcls in delete_acls: 1..=3,
@@ -225,6 +234,9 @@ table! {
     OffsetDelete in offset_delete: 0..=0,
     DescribeQuorum in describe_quorum: 0..=2,
     DescribeCluster in describe_cluster: 0..=2,
+    DescribeProducers in describe_producers: 0..=0,
+    DescribeTransactions in describe_transactions: 0..=0,
+    ListTransactions in list_transactions: 0..=2,
     ListConfigResources in list_config_resources: 0..=1,
     DescribeTopicPartitions in describe_topic_partitions: 0..=0,
 }
@@ -344,6 +356,20 @@ fn group_error_code(error: &GroupError) -> ErrorCode {
     }
 }
 
+/// Kafka's code for an error of the transactions. Older versions do not know that a producer can be fenced.
+fn txn_error_code(error: &TxnError, knows_fencing: bool) -> ErrorCode {
+    match error {
+        TxnError::InvalidId | TxnError::TooMuch => ErrorCode::INVALID_REQUEST,
+        TxnError::InvalidTimeout => ErrorCode::INVALID_TRANSACTION_TIMEOUT,
+        TxnError::UnknownProducer => ErrorCode::INVALID_PRODUCER_ID_MAPPING,
+        TxnError::Fenced if knows_fencing => ErrorCode::PRODUCER_FENCED,
+        TxnError::Fenced => ErrorCode::INVALID_PRODUCER_EPOCH,
+        TxnError::NotInTransaction | TxnError::InvalidState => ErrorCode::INVALID_TXN_STATE,
+        // As for groups: look for the coordinator and try again.
+        TxnError::NotAvailable | TxnError::Log(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+    }
+}
+
 /// The partition, if the topic has it.
 fn partition_of(topic: &Topic, index: i32) -> Option<Partition> {
     (0..topic.partitions).contains(&index).then(|| Partition::new(Arc::clone(&topic.name), index))
@@ -354,5 +380,28 @@ fn check_leader_epoch(claimed: i32) -> Option<ErrorCode> {
     match claimed {
         LEADER_EPOCH | ..0 => None,
         _ => Some(ErrorCode::UNKNOWN_LEADER_EPOCH),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_table_is_the_one_that_is_served() {
+        let text = include_str!("../../../docs/kafka-compatibility.md");
+        let cells = text.lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            let key: i16 = cells.next()?.parse().ok()?;
+            Some((key, cells.next()?, cells.next()?))
+        });
+        let documented: Vec<_> = cells.collect();
+        let versions = |row: &Row| match row.min == row.max {
+            true => row.min.to_string(),
+            false => format!("{}–{}", row.min, row.max),
+        };
+        let served: Vec<_> = TABLE.iter().map(|row| (row.key as i16, row.name, versions(row))).collect();
+        let served: Vec<_> = served.iter().map(|(key, name, versions)| (*key, *name, &**versions)).collect();
+        assert_eq!(documented, served);
     }
 }

@@ -5,7 +5,8 @@
 //! * Without a list of topics: everything the group has committed.
 //!
 //! Version notes
-//! * v7: `require_stable` changes nothing while there are no transactions.
+//! * v7: with `require_stable`, a position that an open transaction is to change is UNSTABLE_OFFSET_COMMIT: whoever goes
+//!   on from the old one would read again what the transaction has dealt with.
 //! * v8: several groups. v9: member id and epoch belong to the new kind of group and are not looked at.
 
 use std::{
@@ -26,12 +27,15 @@ use crate::{
     },
 };
 
-type Topics = Vec<(String, Vec<(i32, Option<Committed>)>)>;
+/// The offset of one partition, or why it cannot be told now.
+type Found = Result<Option<Committed>, ErrorCode>;
+
+type Topics = Vec<(String, Vec<(i32, Found)>)>;
 
 pub(super) async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -> Result<OffsetFetchResponse, Close> {
     if context.version < 8 {
         let topics = request.topics.map(|all| all.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        return Ok(match find(context, &request.group_id, topics) {
+        return Ok(match find(context, &request.group_id, topics, request.require_stable) {
             Ok(topics) => OffsetFetchResponse { topics: topics.into_iter().map(old_topic).collect(), ..Default::default() },
             Err(error) => OffsetFetchResponse { error_code: group_error_code(&error), ..Default::default() },
         });
@@ -41,7 +45,7 @@ pub(super) async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -
     let is_first = |g: &OffsetFetchRequestGroup| g.topics.is_some() || seen.insert(g.group_id.clone());
     let groups = request.groups.into_iter().filter(is_first).map(|group| {
         let topics = group.topics.map(|all| all.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let (topics, error_code) = match find(context, &group.group_id, topics) {
+        let (topics, error_code) = match find(context, &group.group_id, topics, request.require_stable) {
             Ok(topics) => (topics.into_iter().map(topic).collect(), ErrorCode::NONE),
             Err(error) => (Vec::new(), group_error_code(&error)),
         };
@@ -50,12 +54,30 @@ pub(super) async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -
     Ok(OffsetFetchResponse { groups: groups.collect(), ..Default::default() })
 }
 
-fn find(context: &Context<'_>, group: &str, wanted: Option<Vec<(String, Vec<i32>)>>) -> Result<Topics, Error> {
+fn find(
+    context: &Context<'_>,
+    group: &str,
+    wanted: Option<Vec<(String, Vec<i32>)>>,
+    is_stable_required: bool,
+) -> Result<Topics, Error> {
     let groups = &context.broker.groups;
+    let known = context.topics();
+    let is_unstable = |partition: &Partition| {
+        let topic = known.get(&partition.topic).filter(|_| is_stable_required);
+        topic.is_some_and(|topic| context.broker.txns.is_pending(group, topic.id, partition.index))
+    };
+    // Asked before the offset is read: a transaction that ends between the two has its offset by then.
+    let look = |partition: &Partition| -> Result<Found, Error> {
+        if is_unstable(partition) {
+            return Ok(Err(ErrorCode::UNSTABLE_OFFSET_COMMIT));
+        }
+        Ok(Ok(groups.committed(group, partition)?))
+    };
     let Some(wanted) = wanted else {
         let mut topics: BTreeMap<Arc<str>, Vec<_>> = BTreeMap::new();
-        for (partition, committed) in groups.offsets(group)? {
-            topics.entry(partition.topic).or_default().push((partition.index, Some(committed)));
+        for partition in groups.offsets(group)?.into_keys() {
+            let found = look(&partition)?;
+            topics.entry(partition.topic).or_default().push((partition.index, found));
         }
         return Ok(topics.into_iter().map(|(name, partitions)| (name.to_string(), partitions)).collect());
     };
@@ -64,42 +86,42 @@ fn find(context: &Context<'_>, group: &str, wanted: Option<Vec<(String, Vec<i32>
         let topic: Arc<str> = name.as_str().into();
         let mut partitions = Vec::new();
         for index in indexes {
-            let committed = groups.committed(group, &Partition { topic: Arc::clone(&topic), index })?;
-            partitions.push((index, committed));
+            partitions.push((index, look(&Partition { topic: Arc::clone(&topic), index })?));
         }
         topics.push((name, partitions));
     }
     Ok(topics)
 }
 
-/// The words for a partition without a committed offset.
-fn shown(committed: Option<Committed>) -> Committed {
-    committed.unwrap_or_else(|| Committed::at(-1, -1))
+/// What is said of a partition, also without a committed offset.
+fn shown(found: Found) -> (Committed, ErrorCode) {
+    let (committed, error_code) = found.map_or_else(|code| (None, code), |committed| (committed, ErrorCode::NONE));
+    (committed.unwrap_or_else(|| Committed::at(-1, -1)), error_code)
 }
 
-fn topic((name, partitions): (String, Vec<(i32, Option<Committed>)>)) -> OffsetFetchResponseTopics {
-    let partitions = partitions.into_iter().map(|(partition_index, committed)| {
-        let Committed { offset, leader_epoch, metadata, .. } = shown(committed);
+fn topic((name, partitions): (String, Vec<(i32, Found)>)) -> OffsetFetchResponseTopics {
+    let partitions = partitions.into_iter().map(|(partition_index, found)| {
+        let (Committed { offset, leader_epoch, metadata, .. }, error_code) = shown(found);
         OffsetFetchResponsePartitions {
             partition_index,
             committed_offset: offset,
             committed_leader_epoch: leader_epoch,
             metadata: Some(metadata),
-            error_code: ErrorCode::NONE,
+            error_code,
         }
     });
     OffsetFetchResponseTopics { name, partitions: partitions.collect() }
 }
 
-fn old_topic((name, partitions): (String, Vec<(i32, Option<Committed>)>)) -> OffsetFetchResponseTopic {
-    let partitions = partitions.into_iter().map(|(partition_index, committed)| {
-        let Committed { offset, leader_epoch, metadata, .. } = shown(committed);
+fn old_topic((name, partitions): (String, Vec<(i32, Found)>)) -> OffsetFetchResponseTopic {
+    let partitions = partitions.into_iter().map(|(partition_index, found)| {
+        let (Committed { offset, leader_epoch, metadata, .. }, error_code) = shown(found);
         OffsetFetchResponsePartition {
             partition_index,
             committed_offset: offset,
             committed_leader_epoch: leader_epoch,
             metadata: Some(metadata),
-            error_code: ErrorCode::NONE,
+            error_code,
         }
     });
     OffsetFetchResponseTopic { name, partitions: partitions.collect() }

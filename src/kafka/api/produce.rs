@@ -1,4 +1,4 @@
-//! Produce: v3–11, advertised from 0.
+//! Produce: v3–13, advertised from 0.
 //!
 //! Behaviour
 //! * Exactly one batch of format 2 per partition. Its form and CRC are checked, its records left as they are; only a
@@ -9,21 +9,26 @@
 //!   offset in memory; a request to several topics is answered when the last of them is satisfied. 0 is never answered, and an error closes the connection,
 //!   which is all the client can see of it.
 //! * No topic is made here: clients ask for metadata first.
+//! * A batch of a transaction is taken only from the id's owner. It and the end of its transaction enter the log in the
+//!   order in which the transaction allowed them, so that a late one can never be part of the next transaction.
 //! * A failed batch leaves the sequence of its idempotent producer where it was; one that repeats is answered with the
 //!   offset of the first time.
 //!
 //! Version notes
 //! * v0–2 are advertised but end the connection, as with Kafka 4: librdkafka up to 2.10 would otherwise compress nothing.
-//! * v7: zstd. v8: messages beside the codes. v10: leaders to retry at, none. v13 would name topics by id.
+//! * v7: zstd. v8: messages beside the codes. v10: leaders to retry at, none. v11: a
+//!   batch of no open transaction is TRANSACTION_ABORTABLE, INVALID_TXN_STATE before.
+//! * v12: the second version of transactions: a batch makes its partition part of its transaction. v13: topics by id.
 
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Close, Context, CutBatches, Maybe, error_code, metadata::is_internal, partition_of};
+use super::{Close, Context, CutBatches, Maybe, error_code, metadata::is_internal, partition_of, txn_error_code};
 use crate::{
     log::{Append, Error as LogError, Topic, Urgency, Write},
     record::{BatchError, Codec, Unpacker, batch},
+    txn::{Admission, Error as TxnError, Flow, Identity},
     wire::{
         ErrorCode,
         produce::{
@@ -66,6 +71,8 @@ struct Accepted {
     records: u64,
     /// The time stamped on it, if the broker stamps.
     append_time_ms: i64,
+    /// Its producer, if it belongs to a transaction.
+    transactional: Option<Identity>,
 }
 
 pub(super) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Result<Maybe<ProduceResponse>, Close> {
@@ -109,7 +116,8 @@ pub(super) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Re
         context.take_work(largest).await;
     }
     let urgency = if acks == 0 { Urgency::Unattended } else { Urgency::Waited };
-    commit(context, accepted, urgency, &mut responses).await;
+    let admission = admit(context, request.transactional_id, &mut accepted, &mut responses).await;
+    commit(context, accepted, urgency, &mut responses, admission).await;
 
     if acks == 0 {
         let failed = responses.iter().flat_map(|t| &t.partition_responses).any(|p| p.error_code.is_error());
@@ -118,11 +126,46 @@ pub(super) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Re
     Ok(Maybe(Some(ProduceResponse { responses, ..Default::default() })))
 }
 
+/// Leaves of the batches of transactions those that their transaction allows. What is given back is to be held until
+/// they have entered the log.
+async fn admit(
+    context: &Context<'_>,
+    id: Option<String>,
+    accepted: &mut Vec<Accepted>,
+    responses: &mut [TopicProduceResponse],
+) -> Option<Admission> {
+    if accepted.iter().all(|batch| batch.transactional.is_none()) {
+        return None;
+    }
+    let mut admission = match id {
+        Some(id) => context.broker.txns.admission(&id).await,
+        None => Err(TxnError::NotInTransaction),
+    };
+    let flow = if context.version >= 12 { Flow::Second } else { Flow::First };
+    accepted.retain(|Accepted { at, append, transactional, .. }| {
+        let Some(who) = transactional else { return true };
+        let admitted = match &mut admission {
+            Ok(admission) => admission.admit(*who, &append.partition, flow),
+            Err(error) => Err(error.clone()),
+        };
+        let Err(error) = admitted else { return true };
+        let code = match error {
+            TxnError::NotInTransaction if context.version >= 11 => ErrorCode::TRANSACTION_ABORTABLE,
+            _ => txn_error_code(&error, false),
+        };
+        let answer = &mut responses[at.0].partition_responses[at.1];
+        refuse(context, answer, Refusal::new(code, error.to_string()));
+        false
+    });
+    admission.ok()
+}
+
 async fn commit(
     context: &Context<'_>,
     accepted: Vec<Accepted>,
     urgency: Urgency,
     responses: &mut [TopicProduceResponse],
+    admission: Option<Admission>,
 ) {
     let meters = &context.broker.metrics;
     let mut asked = Vec::with_capacity(accepted.len());
@@ -132,6 +175,7 @@ async fn commit(
         writes.push(Write { batches: vec![append], urgency, ..Write::default() });
     }
     let entered = context.broker.log.enter_all(writes).await;
+    drop(admission);
     // All have their place in the order: they share a flush, and the client's next Produce may join them.
     context.connection.entered.fetch_add(1, Ordering::Relaxed);
     for (((topic_at, partition_at), bytes, records), entered) in asked.into_iter().zip(entered) {
@@ -243,6 +287,9 @@ async fn check(
         append: Append { partition, batch },
         records: u64::try_from(header.records_count).unwrap_or(0),
         append_time_ms,
+        transactional: header
+            .is_transactional()
+            .then_some(Identity { id: header.producer.id, epoch: header.producer.epoch }),
     })
 }
 
@@ -282,8 +329,8 @@ fn check_form(context: &Context<'_>, bytes: &Bytes) -> Result<batch::Header, Ref
     if header.is_idempotent() && header.producer.sequence < 0 {
         return invalid("a batch with a producer id needs a sequence");
     }
-    if header.is_transactional() {
-        return Err(Refusal::new(ErrorCode::INVALID_TXN_STATE, "transactions are not supported"));
+    if header.is_transactional() && !header.is_idempotent() {
+        return invalid("a batch of a transaction needs a producer id");
     }
     if header.has_log_append_time() {
         return Err(Refusal::new(ErrorCode::INVALID_TIMESTAMP, "a producer cannot set LogAppendTime"));

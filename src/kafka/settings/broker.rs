@@ -128,9 +128,9 @@ pub(super) const BROKER: &[Setting] = &[
     Setting::new("socket.send.buffer.bytes", Int, "-1", Range(-1, I32), Fixed, NONE, "Left to the kernel."),
     Setting::null("ssl.keystore.location", String, Anything, Fixed, "None."),
     Setting::null("ssl.truststore.location", String, Anything, Fixed, "None."),
-    Setting::new("transaction.max.timeout.ms", Int, "900000", Range(1, I32), Fixed, NONE, "Without effect: transactions are not offered."),
-    Setting::new("transaction.state.log.num.partitions", Int, "1", Range(1, I32), Fixed, NONE, "Without effect: transactions are not offered."),
-    Setting::new("transaction.state.log.replication.factor", Short, "1", Range(1, 32_767), Fixed, NONE, "Without effect: transactions are not offered."),
-    Setting::new("transactional.id.expiration.ms", Int, "604800000", Range(1, I32), Fixed, NONE, "Without effect: transactions are not offered."),
+    Setting::new("transaction.max.timeout.ms", Int, "900000", Range(1, I32), Static, NONE, "Longest time-out a transactional producer may ask for."),
+    Setting::new("transaction.state.log.num.partitions", Int, "1", Range(1, I32), Fixed, NONE, "Without effect: transactions are kept in the log's state."),
+    Setting::new("transaction.state.log.replication.factor", Short, "1", Range(1, 32_767), Fixed, NONE, "Without effect: transactions are kept in the log's state."),
+    Setting::new("transactional.id.expiration.ms", Int, "604800000", Range(1, I32), Static, NONE, "A transactional id that no producer used for this long, by up-time, is forgotten."),
     Setting::new("unclean.leader.election.enable", Boolean, "false", Flag, Accepted, NONE, "Default of the topic setting of that name."),
 ];
