@@ -12,13 +12,15 @@ use brooklet::{
         Config, Mirror,
         client::{Client, Options, Security},
     },
-    record::{Builder, Codec, Partition, Unpacker, batch},
+    record::{Builder, Codec, Outcome, Partition, Producer, Unpacker, batch, marker::marker},
     supervise::Supervisor,
     wire::{
         delete_topics::{DeleteTopicState, DeleteTopicsRequest},
         fetch::{FetchPartition, FetchRequest, FetchTopic},
     },
 };
+
+use bytes::Bytes;
 
 fn kafka() -> String {
     std::env::var("BROOKLET_KAFKA").expect("HOST:PORT of a real Kafka in BROOKLET_KAFKA")
@@ -315,4 +317,67 @@ async fn what_was_deleted_on_either_side_is_told_and_the_rest_goes_on() {
 fn log_status(mirror: &Mirror) -> (u64, Option<String>) {
     let status = mirror.status();
     (status.possible_duplicates, status.error)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a real Kafka in BROOKLET_KAFKA"]
+async fn only_committed_transactions_arrive_and_each_record_once() {
+    let kafka = kafka();
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let (alias, topic) = (fresh("txn"), "m.txn");
+    create(&log, topic, 1).await;
+    let partition = Partition::new(topic, 0);
+    let config = link(&kafka, &format!("alias = \"{alias}\"\n"));
+    let commit = async |batch| {
+        let batches = vec![Append { partition: partition.clone(), batch }];
+        log.commit(Write { batches, ..Write::default() }).await.unwrap();
+    };
+    let (mut expected, mut sequence, mut n) = (Vec::new(), 0, 0);
+    for round in 0..6 {
+        let supervisor = Supervisor::default();
+        let mirror =
+            Mirror::start("central", "ignored", config.clone(), &log, &supervisor, &Registry::default()).unwrap();
+        for at in 0..5 {
+            let count = [1, 40, 900][at % 3];
+            let rows: Vec<Row> = (n..n + count).map(row).collect();
+            n += count;
+            commit(transactional(&rows, sequence)).await;
+            sequence += i32::try_from(count).unwrap();
+            let outcome = if at % 2 == 0 { Outcome::Commit } else { Outcome::Abort };
+            commit(marker(7, 0, outcome, now_ms())).await;
+            if outcome == Outcome::Commit {
+                expected.extend(rows);
+            }
+        }
+        if round % 2 == 0 {
+            caught_up(&mirror, 1).await;
+            assert_eq!(mirror.status().gap_records, 0, "what was aborted is not missing");
+        } else {
+            tokio::time::sleep(Duration::from_millis(7 * round)).await;
+        }
+        assert!(supervisor.drain(Duration::from_secs(5)).await);
+    }
+    let supervisor = Supervisor::default();
+    let mirror = Mirror::start("central", "ignored", config, &log, &supervisor, &Registry::default()).unwrap();
+    caught_up(&mirror, 1).await;
+    assert!(supervisor.drain(Duration::from_secs(5)).await);
+    let found = read_all(&plain(&kafka), &format!("{alias}.{topic}"), 0).await;
+    assert_eq!(found.len(), expected.len());
+    assert!(found == expected);
+}
+
+/// A batch of producer 7's transaction.
+fn transactional(rows: &[Row], sequence: i32) -> Bytes {
+    let mut builder = Builder::new();
+    builder.set_producer(Producer { id: 7, epoch: 0, sequence });
+    for (key, value, headers, ts) in rows {
+        let headers: Vec<(&str, Option<&[u8]>)> = headers.iter().map(|(k, v)| (k.as_str(), v.as_deref())).collect();
+        builder.push(*ts, key.as_deref(), value.as_deref(), &headers).unwrap();
+    }
+    let mut bytes = builder.finish(Codec::None, 0).to_vec();
+    bytes[22] |= 0x10;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes.into()
 }

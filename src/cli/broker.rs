@@ -211,7 +211,8 @@ impl Connected {
             });
             let request = ListOffsetsRequest {
                 replica_id: -1,
-                isolation_level: 0,
+                // As `consume` reads: what an open transaction holds up is not there yet.
+                isolation_level: 1,
                 topics: vec![ListOffsetsTopic { name: topic.to_owned(), partitions: wanted.collect() }],
                 timeout_ms: 30_000,
             };

@@ -1,7 +1,7 @@
 //! `brooklet consume`: the records of a topic on standard output, as kcat's format strings say or as JSON lines.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::Write as _,
     time::{Duration, Instant},
@@ -12,10 +12,10 @@ use base64::Engine as _;
 
 use super::{args::Consume, broker::Connected, member::Member};
 use crate::{
-    record::{RecordView, Unpacker, batch},
+    record::{Outcome, RecordView, Unpacker, batch, marker},
     wire::{
         ErrorCode,
-        fetch::{FetchPartition, FetchRequest, FetchTopic},
+        fetch::{AbortedTransaction, FetchPartition, FetchRequest, FetchTopic},
     },
 };
 
@@ -57,10 +57,10 @@ pub(super) async fn consume(mut broker: Connected, consume: Consume) -> anyhow::
             _stop = &mut interrupted => break,
             fetched = fetch(&mut broker, topic, &mut positions) => fetched?,
         };
-        for (partition, records) in fetched {
-            let from = positions.get(&partition).copied().unwrap_or(0);
-            let next = out.print(topic, partition, from, &records, &mut left)?;
-            positions.insert(partition, next);
+        for found in fetched {
+            let from = positions.get(&found.partition).copied().unwrap_or(0);
+            let next = out.print(topic, &found, from, &mut left)?;
+            positions.insert(found.partition, next);
         }
         if let Some(member) = &mut member {
             if committed_at.elapsed() > COMMIT_EVERY {
@@ -125,11 +125,7 @@ async fn start(broker: &mut Connected, consume: &Consume, member: Option<&Member
 }
 
 /// One fetch from each leader. A position that fell off the log moves to its start, and says so.
-async fn fetch(
-    broker: &mut Connected,
-    topic: &str,
-    positions: &mut Positions,
-) -> anyhow::Result<Vec<(i32, bytes::Bytes)>> {
+async fn fetch(broker: &mut Connected, topic: &str, positions: &mut Positions) -> anyhow::Result<Vec<Fetched>> {
     let mut by_leader: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for partition in positions.keys() {
         by_leader.entry(broker.leader_of(topic, *partition).unwrap_or(-1)).or_default().push(*partition);
@@ -165,7 +161,11 @@ async fn fetch(
         }
         for part in answer.responses.into_iter().flat_map(|t| t.partitions) {
             match part.error_code {
-                ErrorCode::NONE => found.push((part.partition_index, part.records)),
+                ErrorCode::NONE => found.push(Fetched {
+                    partition: part.partition_index,
+                    batches: part.records,
+                    aborted: part.aborted_transactions.unwrap_or_default(),
+                }),
                 ErrorCode::OFFSET_OUT_OF_RANGE => {
                     let index = part.partition_index;
                     let start = broker.offsets(topic, &[index], -2).await?.get(&index).copied().unwrap_or(0);
@@ -182,6 +182,43 @@ async fn fetch(
     Ok(found)
 }
 
+/// What one partition gave.
+struct Fetched {
+    partition: i32,
+    batches: bytes::Bytes,
+    aborted: Vec<AbortedTransaction>,
+}
+
+/// Tells which batches of a fetch are no records for who reads committed.
+struct Hidden {
+    /// By first offset, the last first.
+    aborted: Vec<AbortedTransaction>,
+    /// Producers between the first record and the marker of an aborted transaction.
+    open: BTreeSet<i64>,
+}
+
+impl Hidden {
+    fn new(aborted: &[AbortedTransaction]) -> Self {
+        let mut aborted = aborted.to_vec();
+        aborted.sort_unstable_by_key(|a| std::cmp::Reverse(a.first_offset));
+        Self { aborted, open: BTreeSet::new() }
+    }
+
+    /// Whether the batch, the next of the fetch, is hidden.
+    fn hides(&mut self, header: &batch::Header, bytes: &[u8]) -> bool {
+        while let Some(begun) = self.aborted.pop_if(|a| a.first_offset <= header.last_offset()) {
+            self.open.insert(begun.producer_id);
+        }
+        if header.is_control() {
+            if marker::outcome(bytes) == Ok(Outcome::Abort) {
+                self.open.remove(&header.producer.id);
+            }
+            return true;
+        }
+        header.is_transactional() && self.open.contains(&header.producer.id)
+    }
+}
+
 struct Printer {
     format: Format,
     json: bool,
@@ -191,13 +228,14 @@ struct Printer {
 
 impl Printer {
     /// Prints the records from `from` on; the answer is where to go on.
-    fn print(&mut self, topic: &str, partition: i32, from: i64, batches: &[u8], left: &mut u64) -> anyhow::Result<i64> {
-        let mut next = from;
+    fn print(&mut self, topic: &str, fetched: &Fetched, from: i64, left: &mut u64) -> anyhow::Result<i64> {
+        let (partition, mut next) = (fetched.partition, from);
+        let mut hidden = Hidden::new(&fetched.aborted);
         self.text.clear();
-        'batches: for found in batch::batches(batches) {
+        'batches: for found in batch::batches(&fetched.batches) {
             // A fetch may end within a batch; it comes whole with the next one.
             let Ok((header, bytes)) = found else { break };
-            if header.is_control() {
+            if hidden.hides(&header, bytes) {
                 next = header.last_offset().saturating_add(1);
                 continue;
             }

@@ -164,7 +164,7 @@ impl Mirror {
         let mut safe: Option<Option<i64>> = None;
         for partition in &mut status.partitions {
             let Ok(bounds) = self.log.watch(&partition.source).map(|w| *w.borrow()) else { continue };
-            partition.end = partition.end.max(bounds.high_watermark);
+            partition.end = partition.end.max(bounds.last_stable);
             let lag = u64::try_from(partition.end - partition.acked).unwrap_or(0);
             status.lag_records += lag;
             if lag > 0 {

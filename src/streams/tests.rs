@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     groups::offsets,
     log::{Append, Change, Urgency, Write},
-    record::{Builder, Codec, RecordView, Unpacker},
+    record::{Builder, Codec, Outcome, Producer, RecordView, Unpacker, batch, marker::marker},
 };
 
 const CPU: &str = include_str!("../../tests/samples/wire-cpu-8.17.1.ndjson");
@@ -544,4 +544,30 @@ fn problems_are_named_all_at_once() {
     assert!(toml::from_str::<Config>("from = [\"x\"]\nwhere = \"y\"").is_err(), "an unknown key");
     let long = format!("[{}]\nfrom = [\"x\"]\nto = \"y\"", "n".repeat(246));
     assert_eq!(problems(&long).len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_reads_what_was_committed() {
+    let rig = Rig::new();
+    rig.create("in", 1).await;
+    rig.create("out", 1).await;
+    let (_streams, supervisor) = rig.start("[s]\nfrom = [\"in\"]\nto = \"out\"\n");
+    let of = async |id: i64, value: &str| {
+        let mut builder = Builder::new();
+        builder.set_producer(Producer { id, epoch: 0, sequence: 0 });
+        builder.push(1_700_000_000_000, None, Some(value.as_bytes()), &[]).unwrap();
+        rig.append("in", 0, batch::transactional(&builder.finish(Codec::None, 0))).await;
+    };
+    let end = async |id: i64, outcome| rig.append("in", 0, marker(id, 0, outcome, 1_700_000_000_000)).await;
+    of(1, "1").await;
+    of(2, "2").await;
+    end(1, Outcome::Abort).await;
+    rig.produce_values("in", &["3"]).await;
+    end(2, Outcome::Commit).await;
+    of(3, "4").await;
+    rig.produce_values("in", &["5"]).await;
+    rig.filled("out", 0, 2).await;
+    stop(&supervisor).await;
+    assert_eq!(rig.values("out").await, ["2", "3"], "nothing aborted, and nothing behind an open transaction");
+    assert_eq!(rig.committed("s", "in", 0), Some(5));
 }

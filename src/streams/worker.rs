@@ -178,7 +178,8 @@ impl Worker<'_> {
                 );
                 source.position = bounds.high_watermark;
             }
-            if source.position >= bounds.high_watermark {
+            // What an open transaction holds up may never have been.
+            if source.position >= bounds.last_stable {
                 self.mark_dirty(index);
                 index += 1;
                 continue;
@@ -188,7 +189,7 @@ impl Worker<'_> {
             if self.host.log.least_read_bytes(&partition, position).is_ok_and(|bytes| bytes > LARGE_READ_BYTES) {
                 share = Some(take_all(self.host).await);
             }
-            let slice = match self.host.log.read(&partition, position, READ_BYTES).await {
+            let slice = match self.host.log.read_committed(&partition, position, READ_BYTES).await {
                 Ok(slice) => slice,
                 // Trimmed or deleted between the look and the read.
                 Err(log::Error::OutOfRange { .. }) => continue,
@@ -205,6 +206,10 @@ impl Worker<'_> {
                     reason,
                 })?;
                 if header.last_offset() < self.sources[index].position {
+                    continue;
+                }
+                if slice.hides(&header) {
+                    self.sources[index].position = header.last_offset() + 1;
                     continue;
                 }
                 let full = self.take_batch(index, header, bytes, &mut share).await?;
@@ -253,8 +258,6 @@ impl Worker<'_> {
             unpacker.set_limit(UNPACK_BYTES);
         }
         match prepared.and_then(|()| unpacker.prepared(bytes)) {
-            // The end of somebody's transaction: nothing to read.
-            Ok(_) | Err(BatchError::Control) if header.is_control() => {}
             Err(reason) => unreadable = Some(reason),
             Ok(records) => {
                 for record in records {

@@ -1,12 +1,13 @@
 //! Cuts the next batch out of the log: large ones pass as they lie, small ones are joined and compressed.
 //!
 //! A batch of one record per request moves a handful of records per round trip, so joining is not an optimisation but
-//! what makes a slow link usable. Pass-through costs a copy and two checksums.
+//! what makes a slow link usable. Pass-through costs a copy and two checksums. Only what is committed is mirrored:
+//! markers and aborted transactions are holes, and an open transaction is waited for.
 
 use bytes::{Buf as _, Bytes};
 
 use crate::{
-    log::{self, Log},
+    log::{self, Log, Slice},
     memory::Budget,
     record::{
         BatchError, Coalescer, Codec, Offset, Partition, Producer, Unpacker,
@@ -93,7 +94,15 @@ impl Cutter {
         let most = limit.unwrap_or(self.batch_bytes);
         while self.coalescer.size_bytes() < most || self.coalescer.is_empty() {
             if buffer.is_empty() {
-                *buffer = log.read(partition, at, READ_BYTES).await?.batches;
+                let slice = log.read_committed(partition, at, READ_BYTES).await?;
+                *buffer = shown(&slice);
+                // Only markers and aborted transactions.
+                if let (true, Some(last)) = (buffer.is_empty(), last_offset(&slice.batches)) {
+                    if !self.coalescer.is_empty() {
+                        break;
+                    }
+                    return Err(CutError::Hole { next: last + 1 });
+                }
             }
             let wrong = |error| CutError::Batch { offset: at, error };
             if buffer.is_empty() {
@@ -109,7 +118,7 @@ impl Cutter {
                 continue;
             }
             // An empty batch stands for records that are not there any more.
-            if header.base_offset > at || header.is_control() || header.records_count == 0 {
+            if header.base_offset > at || header.records_count == 0 {
                 if !self.coalescer.is_empty() {
                     break;
                 }
@@ -186,6 +195,82 @@ impl Cutter {
     }
 }
 
+/// What is to be mirrored of it: a target knows nothing of our transactions, so it gets what was committed.
+fn shown(slice: &Slice) -> Bytes {
+    let all = || batch::batches(&slice.batches).map_while(Result::ok);
+    if !all().any(|(header, _)| slice.hides(&header)) {
+        return slice.batches.clone();
+    }
+    let kept = all().filter(|(header, _)| !slice.hides(header));
+    kept.flat_map(|(_, bytes)| bytes).copied().collect()
+}
+
+fn last_offset(batches: &[u8]) -> Option<Offset> {
+    batch::batches(batches).map_while(Result::ok).last().map(|(header, _)| header.last_offset())
+}
+
 fn pass(bytes: Bytes, header: &Header) -> Cut {
     Cut { first: header.base_offset, end: header.last_offset() + 1, max_ts_ms: header.max_timestamp_ms, bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        log::{Append, Change, Config, Write},
+        metrics::Registry,
+        record::{Builder, Outcome, marker::marker},
+    };
+
+    #[tokio::test]
+    async fn only_what_was_committed_is_cut_and_the_rest_is_a_hole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(dir.path());
+        (config.linger, config.ack_linger, config.quota_bytes) = (Duration::ZERO, Duration::ZERO, Some(16 << 20));
+        let log = Log::open(config, &Registry::default()).unwrap();
+        let change = Change::Create { name: "t".into(), partitions: 1, settings: std::collections::BTreeMap::new() };
+        log.change(change, Vec::new()).await.unwrap();
+        let partition = Partition::new("t", 0);
+        let data = |id: i64, bytes: usize| {
+            let mut builder = Builder::new();
+            builder.set_producer(Producer { id, epoch: 0, sequence: 0 });
+            builder.push(5, None, Some(&vec![7; bytes]), &[]).unwrap();
+            batch::transactional(&builder.finish(Codec::None, 0))
+        };
+        let end = |id: i64, outcome| marker(id, 0, outcome, 5);
+        // A large batch is passed as it lies, but for its stamp.
+        for batch in [
+            data(1, 10),
+            data(2, 10),
+            end(1, Outcome::Abort),
+            end(2, Outcome::Commit),
+            data(3, PASS_BYTES),
+            end(3, Outcome::Commit),
+            data(4, 10),
+            end(4, Outcome::Abort),
+            data(5, 10),
+        ] {
+            let batches = vec![Append { partition: partition.clone(), batch }];
+            log.commit(Write { batches, ..Write::default() }).await.unwrap();
+        }
+        let mut cutter = Cutter::new(Codec::None, 512 << 10);
+        let (mut at, mut buffer, mut cuts) = (0, Bytes::new(), Vec::new());
+        loop {
+            match cutter.cut(&log, &partition, &mut buffer, at, None).await {
+                Ok(Some(cut)) => {
+                    cuts.push((cut.first, cut.end));
+                    at = cut.end;
+                }
+                Ok(None) => break,
+                Err(CutError::Hole { next }) => {
+                    assert!(next > at);
+                    at = next;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((cuts, at), (vec![(1, 2), (4, 5)], 8));
+    }
 }

@@ -144,13 +144,13 @@ impl Lane {
     /// Tells the machine what the log holds now; the end.
     pub(super) fn look(&mut self) -> Offset {
         let bounds = *self.bounds.borrow_and_update();
-        self.delivery.source(bounds.start.max(self.hole_end), bounds.high_watermark);
-        bounds.high_watermark
+        self.delivery.source(bounds.start.max(self.hole_end), bounds.last_stable);
+        bounds.last_stable
     }
 
     /// Something to send, or to learn before anything can be sent.
     pub(super) fn wants_connection(&self) -> bool {
-        self.delivery.halted().is_none() && self.delivery.acked() < self.bounds.borrow().high_watermark
+        self.delivery.halted().is_none() && self.delivery.acked() < self.bounds.borrow().last_stable
     }
 
     /// The target partition as the questions name it.
@@ -223,14 +223,24 @@ impl Lane {
         StateWrite { owner: OWNER, key: key(link, self.topic_id, self.source.index), value: None }
     }
 
-    /// What happened since the last call.
+    /// What happened to records since the last call.
     pub(super) fn notices(&mut self) -> Vec<Notice> {
-        self.delivery.take_notices()
+        let start = self.bounds.borrow().start;
+        let mut notices = self.delivery.take_notices();
+        // Only what lies before the log start has been deleted; the rest of it held nothing to mirror.
+        notices.retain_mut(|notice| match notice {
+            Notice::Gap { from, to } => {
+                *to = start.min(*to);
+                to > from
+            }
+            _ => true,
+        });
+        notices
     }
 
     /// As people want to see it.
     pub(super) fn status(&self) -> PartitionStatus {
-        let end = self.bounds.borrow().high_watermark;
+        let end = self.bounds.borrow().last_stable;
         let acked = self.delivery.acked();
         let halted = self.delivery.halted().map(|h| h.to_string());
         let state = if halted.is_some() {
@@ -264,7 +274,7 @@ impl Lane {
 
 /// The oldest of the newest timestamps of the batches from `from` on.
 async fn head_ts_ms(log: &Log, source: &Partition, from: Offset) -> Option<i64> {
-    let slice = log.read(source, from, HEAD_BYTES).await.ok()?;
+    let slice = log.read_committed(source, from, HEAD_BYTES).await.ok()?;
     batch::batches(&slice.batches).filter_map(|b| Some(b.ok()?.0.max_timestamp_ms)).min()
 }
 
