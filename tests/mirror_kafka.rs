@@ -334,10 +334,12 @@ async fn only_committed_transactions_arrive_and_each_record_once() {
         log.commit(Write { batches, ..Write::default() }).await.unwrap();
     };
     let (mut expected, mut sequence, mut n) = (Vec::new(), 0, 0);
+    let memory = Budget::new(32 << 20);
     for round in 0..6 {
         let supervisor = Supervisor::default();
         let mirror =
-            Mirror::start("central", "ignored", config.clone(), &log, &supervisor, &Registry::default()).unwrap();
+            Mirror::start("central", "ignored", config.clone(), &log, &memory, &supervisor, &Registry::default())
+                .unwrap();
         for at in 0..5 {
             let count = [1, 40, 900][at % 3];
             let rows: Vec<Row> = (n..n + count).map(row).collect();
@@ -359,7 +361,7 @@ async fn only_committed_transactions_arrive_and_each_record_once() {
         assert!(supervisor.drain(Duration::from_secs(5)).await);
     }
     let supervisor = Supervisor::default();
-    let mirror = Mirror::start("central", "ignored", config, &log, &supervisor, &Registry::default()).unwrap();
+    let mirror = Mirror::start("central", "ignored", config, &log, &memory, &supervisor, &Registry::default()).unwrap();
     caught_up(&mirror, 1).await;
     assert!(supervisor.drain(Duration::from_secs(5)).await);
     let found = read_all(&plain(&kafka), &format!("{alias}.{topic}"), 0).await;

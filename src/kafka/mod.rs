@@ -24,9 +24,7 @@ pub mod settings;
 pub use config::{Advertised, Config, Listener, Value};
 
 use self::{meters::Meters, settings::Settings};
-use crate::{
-    groups::Groups, log::Log, memory::Budget, metrics::Registry, supervise::Supervisor, txn::Txns,
-};
+use crate::{groups::Groups, log::Log, memory::Budget, metrics::Registry, supervise::Supervisor, txn::Txns};
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: u32 = 128;

@@ -221,8 +221,7 @@ async fn positions_of_a_group_are_committed_with_the_transaction() {
         let topics = Some(vec![OffsetFetchRequestTopic { name: "t".into(), partition_indexes: vec![0] }]);
         let request = OffsetFetchRequest { group_id: "g".into(), topics, require_stable, ..Default::default() };
         let answer = client.call(&request, 7).await.topics[0].partitions[0].clone();
-        let asked =
-            Some(vec![OffsetFetchRequestTopics { name: "t".into(), partition_indexes: vec![0], ..Default::default() }]);
+        let asked = Some(vec![OffsetFetchRequestTopics { name: "t".into(), partition_indexes: vec![0] }]);
         let group = OffsetFetchRequestGroup { group_id: "g".into(), topics: asked, ..Default::default() };
         let request = OffsetFetchRequest { groups: vec![group], require_stable, ..Default::default() };
         let same = client.call(&request, 8).await.groups[0].topics[0].partitions[0].clone();

@@ -382,26 +382,3 @@ fn check_leader_epoch(claimed: i32) -> Option<ErrorCode> {
         _ => Some(ErrorCode::UNKNOWN_LEADER_EPOCH),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_documented_table_is_the_one_that_is_served() {
-        let text = include_str!("../../../docs/kafka-compatibility.md");
-        let cells = text.lines().filter_map(|line| {
-            let mut cells = line.strip_prefix("| ")?.split(" | ");
-            let key: i16 = cells.next()?.parse().ok()?;
-            Some((key, cells.next()?, cells.next()?))
-        });
-        let documented: Vec<_> = cells.collect();
-        let versions = |row: &Row| match row.min == row.max {
-            true => row.min.to_string(),
-            false => format!("{}–{}", row.min, row.max),
-        };
-        let served: Vec<_> = TABLE.iter().map(|row| (row.key as i16, row.name, versions(row))).collect();
-        let served: Vec<_> = served.iter().map(|(key, name, versions)| (*key, *name, &**versions)).collect();
-        assert_eq!(documented, served);
-    }
-}

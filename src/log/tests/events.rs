@@ -36,12 +36,22 @@ async fn an_event_makes_its_topic_and_says_what_when_and_in_which_boot() {
     let topic = log.topics().borrow().get(EVENTS_TOPIC).cloned().unwrap();
     assert_eq!((topic.partitions, topic.settings["brooklet.priority"].as_str()), (1, "0"));
     let found = events(&log).await;
-    assert_eq!(found.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["quarantine", "space-again"]);
+    assert_eq!(
+        found.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
+        ["quarantine", "space-again", "clock-jump"]
+    );
     let (first, second) = (&found[0].1, &found[1].1);
     assert_eq!(first["kind"], "quarantine");
     assert_eq!(first["text"], "two records of a set aside");
     assert_eq!(first["data"], json!({"topic": "a"}));
     assert_eq!(first["time_ms"], 1_790_000_000_000_i64);
     assert!(first["uptime_ms"].as_u64().unwrap() > 0 && first["boot_id"].as_str().unwrap().len() == 36);
-    assert_eq!(second["time_ms"], Value::Null, "a clock of 1970 is not believed");
+    let second_ms = second["time_ms"].as_i64().unwrap();
+    assert!((0..600_000).contains(&(second_ms - 1_790_000_000_000)), "a time goes on with the uptime: {second_ms}");
+    assert_eq!(found[2].1["data"]["to_ms"], 5_000);
+
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_with(dir.path(), |c| c.clock = clock_at(&now));
+    log.tell(Event::new(EventKind::SpaceAgain, "there is room again", json!({}))).await.unwrap();
+    assert_eq!(events(&log).await[0].1["time_ms"], Value::Null, "a clock of 1970 is not believed");
 }

@@ -255,7 +255,7 @@ mod tests {
             let batches = vec![Append { partition: partition.clone(), batch }];
             log.commit(Write { batches, ..Write::default() }).await.unwrap();
         }
-        let mut cutter = Cutter::new(Codec::None, 512 << 10);
+        let mut cutter = Cutter::new(Budget::new(32 << 20), Codec::None, 512 << 10);
         let (mut at, mut buffer, mut cuts) = (0, Bytes::new(), Vec::new());
         loop {
             match cutter.cut(&log, &partition, &mut buffer, at, None).await {
