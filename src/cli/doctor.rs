@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::anyhow;
 
-use super::{Failure, print};
+use super::{Failure, http::get, print};
 use crate::{
     config::{Config, Overrides},
     doctor::{self, Level, Report},
@@ -15,7 +15,12 @@ pub(super) fn doctor(config: Option<&Path>, data_dir: Option<&Path>, json: bool)
     let overrides = Overrides { data_dir: data_dir.map(Path::to_owned), ..Overrides::default() };
     let config = Config::load(config, &overrides).map_err(Failure::Configuration)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
-    let report = runtime.block_on(doctor::look(&config));
+    let mut report = runtime.block_on(doctor::look(&config));
+    if report.daemon.is_some()
+        && let Some(per_day_bytes) = per_day_bytes(&config)
+    {
+        report.add_wear(per_day_bytes, &config);
+    }
     let text = match json {
         true => serde_json::to_string_pretty(&report).map_err(anyhow::Error::from)? + "\n",
         false => screen(&report),
@@ -26,6 +31,12 @@ pub(super) fn doctor(config: Option<&Path>, data_dir: Option<&Path>, json: bool)
         1 => Err(anyhow!("one thing must be changed").into()),
         count => Err(anyhow!("{count} things must be changed").into()),
     }
+}
+
+/// What the daemon wrote per day; nothing in its first hour, or where its port does not answer, which is found elsewhere.
+fn per_day_bytes(config: &Config) -> Option<u64> {
+    let status: crate::admin::status::Status = serde_json::from_slice(&get(&config.admin.listen, "/status").ok()?).ok()?;
+    status.log.wear.per_day_bytes
 }
 
 fn screen(report: &Report) -> String {

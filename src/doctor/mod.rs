@@ -1,4 +1,4 @@
-//! What `brooklet doctor` looks at: the card, the machine, the ports, the mirror's target.
+//! What `brooklet doctor` looks at: the card and its wear, the machine, the ports, the mirror's target.
 //!
 //! Works beside a running daemon and without one: it never opens the data file, never locks it for longer than a look,
 //! and leaves nothing behind. Writes 6.25 MiB at most to the data directory's file system, and asks a mirror's target only
@@ -14,6 +14,7 @@ mod disk;
 mod machine;
 mod mount;
 mod target;
+mod wear;
 
 /// How a finding is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -71,6 +72,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds what the running daemon wrote per day on average, as its status says.
+    pub fn add_wear(&mut self, per_day_bytes: u64, config: &Config) {
+        let at = self.findings.iter().rposition(|f| f.subject == "wear").map_or(self.findings.len(), |at| at + 1);
+        self.findings.insert(at, wear::so_far(per_day_bytes, config.log.endurance.map(|e| e.as_u64())));
+    }
+
     /// Whether something must be changed.
     pub fn must_change(&self) -> bool {
         self.findings.iter().any(|finding| finding.level == Level::Change)
@@ -97,6 +104,8 @@ pub async fn look(config: &Config) -> Report {
             None
         }
     };
+    let endurance_bytes = config.log.endurance.map(|e| e.as_u64());
+    findings.extend(wear::expect(config.log.wear_budget, crate::log::is_card(&disk::existing(dir)), endurance_bytes));
     findings.extend(machine::look(daemon));
     findings.extend(machine::ports(config, daemon));
     for (name, link) in config.mirror.iter().filter(|(_, link)| link.enabled) {

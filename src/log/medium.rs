@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{major, minor, stat};
 
 /// Whether a directory lies on an SD card or eMMC.
-pub(super) fn is_card(path: &Path) -> bool {
+pub fn is_card(path: &Path) -> bool {
     stat(path).is_ok_and(|stat| is_card_device(Path::new("/sys"), major(stat.st_dev), minor(stat.st_dev)))
 }
 

@@ -82,6 +82,7 @@ use self::{
 };
 use crate::record::{Offset, Partition, batch::Header};
 pub use directory::unsupported as unsupported_file_system;
+pub use medium::is_card;
 
 /// What a reader may see of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -65,7 +65,7 @@ impl From<WearBudget> for String {
 
 impl WearBudget {
     /// Bytes per day; `None` where there is no limit.
-    pub(super) fn bytes_per_day(self, is_card: bool) -> Option<u64> {
+    pub fn bytes_per_day(self, is_card: bool) -> Option<u64> {
         match self {
             Self::Auto => is_card.then_some(CARD_BYTES_PER_DAY),
             Self::Off => None,
