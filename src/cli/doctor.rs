@@ -35,7 +35,8 @@ pub(super) fn doctor(config: Option<&Path>, data_dir: Option<&Path>, json: bool)
 
 /// What the daemon wrote per day; nothing in its first hour, or where its port does not answer, which is found elsewhere.
 fn per_day_bytes(config: &Config) -> Option<u64> {
-    let status: crate::admin::status::Status = serde_json::from_slice(&get(&config.admin.listen, "/status").ok()?).ok()?;
+    let status: crate::admin::status::Status =
+        serde_json::from_slice(&get(&config.admin.listen, "/status").ok()?).ok()?;
     status.log.wear.per_day_bytes
 }
 

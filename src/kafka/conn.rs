@@ -101,8 +101,14 @@ pub(super) struct Answer {
 /// Serves one client until it goes, misbehaves, or `stop` is cancelled.
 pub(super) async fn serve(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
     let Ok(local) = stream.local_addr() else { return };
-    let connection =
-        Connection { broker: Arc::clone(&broker), peer, local, stop: stop.clone(), entered: AtomicUsize::new(0) };
+    let connection = Connection {
+        broker: Arc::clone(&broker),
+        peer,
+        local,
+        stop: stop.clone(),
+        entered: AtomicUsize::new(0),
+        fetch_session: super::fetch_session::FetchSession::default(),
+    };
     let mut incoming = Incoming::new(&broker, &stream, peer);
     let end = match answer_all(&connection, &mut incoming, &stop).await {
         Err(end) => end,

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 mod api;
 mod config;
 mod conn;
+mod fetch_session;
 mod incoming;
 mod limits;
 mod meters;
@@ -75,6 +76,8 @@ pub(crate) struct Broker {
     advertised: Advertised,
     limits: config::Limits,
     memory: Budget,
+    /// The room for all fetch sessions.
+    fetch_sessions: Arc<Semaphore>,
     metrics: Meters,
     data_dir: String,
     clock: crate::log::Clock,
@@ -160,6 +163,7 @@ pub async fn serve(config: &Config, parts: Parts) -> Result<Kafka, Error> {
         advertised: config.advertised.clone(),
         limits: config.limits.clone(),
         memory: parts.memory,
+        fetch_sessions: Arc::new(Semaphore::new(fetch_session::ALL_BYTES)),
         metrics: Meters::new(&parts.metrics),
         data_dir: parts.data_dir,
         clock: parts.clock,

@@ -213,6 +213,40 @@ async fn a_parked_fetch_ends_when_its_topic_does_and_when_the_broker_does() {
 }
 
 #[tokio::test]
+async fn a_session_asks_once_and_is_told_what_changes() {
+    let broker = Broker::start().await;
+    broker.topic("t", 3, &[]).await;
+    let mut client = broker.connect().await;
+    let mut request = fetch_request("t", 0, 0);
+    let first = request.topics[0].partitions[0].clone();
+    request.topics[0].partitions.push(FetchPartition { partition: 1, ..first.clone() });
+    request.session_epoch = 0;
+    let answer = client.call(&request, 12).await;
+    let id = answer.session_id;
+    assert_eq!((id > 0, answer.responses[0].partitions.len()), (true, 2));
+
+    // What nobody names any more is read all the same, and nothing is said where nothing happened.
+    let next = |session_epoch, max_wait_ms| FetchRequest {
+        session_id: id,
+        session_epoch,
+        max_wait_ms,
+        topics: vec![],
+        ..fetch_request("t", 0, 0)
+    };
+    assert_eq!(client.call(&next(1, 0), 12).await, FetchResponse { session_id: id, ..Default::default() });
+    client.send(&next(2, 60_000), 12).await;
+    produce(&mut broker.connect().await, "t", 1, batch(&["x"])).await;
+    let answer = client.receive::<FetchRequest>(12).await;
+    let told = &answer.responses[0].partitions;
+    assert_eq!((answer.session_id, told.len(), told[0].partition_index, bases(&told[0])), (id, 1, 1, vec![0]));
+
+    let lost = client.call(&next(2, 0), 12).await;
+    assert_eq!((lost.error_code, lost.session_id), (ErrorCode::INVALID_FETCH_SESSION_EPOCH, 0));
+    let elsewhere = broker.connect().await.call(&next(3, 0), 12).await;
+    assert_eq!(elsewhere.error_code, ErrorCode::FETCH_SESSION_ID_NOT_FOUND, "it is the connection's own");
+}
+
+#[tokio::test]
 async fn fetch_limits_are_kept_but_for_the_first_batch() {
     let broker = Broker::start().await;
     broker.topic("t", 2, &[]).await;

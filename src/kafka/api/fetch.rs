@@ -8,7 +8,8 @@
 //!   holds its decoded form and nothing else; one for which there is no room is answered at once and told to pause.
 //! * Readers see up to the high watermark; who reads committed up to the last stable offset, and is told the aborted
 //!   transactions among the batches, to skip their records.
-//! * Sessionless: every answer has session 0, and the client goes on sending whole requests (KIP-227 allows it).
+//! * Sessions (KIP-227) last as long as their connection: `kafka/fetch_session.rs`. An incremental request is answered
+//!   like the whole one that it stands for, less what the client knows.
 //! * Records are never null: librdkafka and kafka-python fail on it.
 //! * The partition served first rotates, so that a busy one does not starve the others under the limit.
 //!
@@ -28,7 +29,7 @@ use crate::{
     record::{Codec, Partition, batch},
     wire::{
         ErrorCode,
-        fetch::{AbortedTransaction, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData},
+        fetch::{AbortedTransaction, FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData},
     },
 };
 
@@ -72,10 +73,19 @@ impl Wanted {
     }
 }
 
-pub(super) async fn handle(context: &Context<'_>, request: FetchRequest) -> Result<FetchResponse, Close> {
-    if request.session_id != 0 && request.session_epoch > 0 {
-        return Ok(FetchResponse { error_code: ErrorCode::FETCH_SESSION_ID_NOT_FOUND, ..Default::default() });
+pub(super) async fn handle(context: &Context<'_>, mut request: FetchRequest) -> Result<FetchResponse, Close> {
+    let session = &context.connection.fetch_session;
+    match session.begin(&mut request, context.version, &context.broker.fetch_sessions) {
+        Err(error_code) => Ok(FetchResponse { error_code, ..Default::default() }),
+        Ok(kind) => {
+            let mut response = answer(context, request).await;
+            session.end(kind, &mut response);
+            Ok(response)
+        }
     }
+}
+
+async fn answer(context: &Context<'_>, request: FetchRequest) -> FetchResponse {
     let broker = context.broker;
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
     let deadline = Instant::now() + wait;
@@ -88,7 +98,9 @@ pub(super) async fn handle(context: &Context<'_>, request: FetchRequest) -> Resu
     };
 
     let mut wanted = find(context, &request, gone);
-    let parked_bytes = context.decoded_bytes.load(Ordering::Relaxed) + wanted.len() * WATCH_BYTES;
+    // What a session adds to the request was not decoded.
+    let asked_bytes = context.decoded_bytes.load(Ordering::Relaxed).max(wanted.len() * size_of::<FetchPartition>());
+    let parked_bytes = asked_bytes + wanted.len() * WATCH_BYTES;
     let mut place = None;
     // Offsets that must be there before it is worth reading.
     let mut needed = 1;
@@ -106,7 +118,7 @@ pub(super) async fn handle(context: &Context<'_>, request: FetchRequest) -> Resu
             let (answers, bytes, share) = read(context, &mut wanted, max_bytes, gone, request.isolation_level).await;
             if expired || bytes >= min_bytes || answers.iter().any(|a| a.error_code.is_error()) {
                 context.hold(share);
-                return Ok(respond(context, request, &wanted, answers, bytes));
+                return respond(context, request, &wanted, answers, bytes);
             }
             // Not enough: by the size of these, so many offsets will be. What was read goes, and its share with it.
             needed = match bytes as u64 {
@@ -120,7 +132,7 @@ pub(super) async fn handle(context: &Context<'_>, request: FetchRequest) -> Resu
             if place.is_none() {
                 let (answers, ..) = read(context, &mut wanted, 0, gone, request.isolation_level).await;
                 let answer = respond(context, request, &wanted, answers, 0);
-                return Ok(FetchResponse { throttle_time_ms: PAUSE_MS, ..answer });
+                return FetchResponse { throttle_time_ms: PAUSE_MS, ..answer };
             }
             context.shrink_share(0);
         }

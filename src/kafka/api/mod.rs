@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Advertised, Broker,
     conn::{Answer, Close},
+    fetch_session::FetchSession,
     incoming::{CutBatches, Frame},
 };
 use crate::{
@@ -43,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) stop: CancellationToken,
     /// Produce requests whose batches have their place in the log's order, so that the next one may be looked at.
     pub(crate) entered: AtomicUsize,
+    /// What it reads, if its client keeps a session.
+    pub(super) fetch_session: FetchSession,
 }
 
 /// What a handler gets beside its request.

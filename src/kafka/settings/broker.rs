@@ -87,7 +87,7 @@ pub(super) const BROKER: &[Setting] = &[
     Setting::new("max.connections", Int, "1000", Range(1, I32), Fixed, NONE, "Most connections at a time; 'limits.max_connections' in the configuration file."),
     Setting::new("max.connections.per.ip", Int, "2147483647", Range(0, I32), Accepted, NONE, "Without effect."),
     Setting::new("max.connections.per.ip.overrides", String, "", Anything, Accepted, NONE, "Without effect."),
-    Setting::new("max.incremental.fetch.session.cache.slots", Int, "0", Range(0, I32), Fixed, NONE, "No fetch sessions are kept."),
+    Setting::new("max.incremental.fetch.session.cache.slots", Int, "1000", Range(0, I32), Fixed, NONE, "One fetch session for each connection, all in 512 KiB of memory."),
     Setting::new("max.request.partition.size.limit", Int, "2000", Range(1, I32), Honoured, NONE, "Most partitions in one DescribeTopicPartitions answer."),
     Setting::new("message.max.bytes", Int, "1048588", Range(0, I32), Honoured, NONE, "Default of max.message.bytes."),
     Setting::new("metric.reporters", List, "", Anything, Accepted, NONE, "Without effect: metrics are read over HTTP."),
