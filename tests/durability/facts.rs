@@ -204,7 +204,8 @@ impl Facts {
         commits.and_then(|c| c.last_mut()).expect("it was sent").acked_ns = acked_ns;
     }
 
-    /// A reader at the mirror's target had this record as the last of the partition, in a look begun then.
+    /// A reader at the mirror's target saw this record; as the last of the partition in a look begun then, or with 0 among
+    /// others.
     pub(crate) fn mirrored(&self, source: &Partition, number: u64, begun_ns: u64) {
         let mut known = self.lock();
         let sights = known.mirrored.entry(source.clone()).or_default();

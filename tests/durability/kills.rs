@@ -34,7 +34,8 @@ const KILLS_PER_LOOK: usize = 5;
 /// With more records that wait for Kafka the next life is longer by this: what is not mirrored must not fall to the quota.
 const MOST_LAG: i64 = 3_000;
 const CATCHING_UP: Duration = Duration::from_secs(2);
-const QUOTA: &str = "16MiB";
+/// Deletion begins after some 300 kills. With 16 MiB a busy machine lost records to it before the reader or Kafka had them.
+const QUOTA: &str = "64MiB";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(options: &Options) {

@@ -247,6 +247,7 @@ impl Load {
     /// Notes the last record of each mirrored partition.
     fn read_target(&self, target: SocketAddr) {
         let of = |p: &Partition| Partition::new(format!("edge.{}", p.topic), p.index);
+        let source = |p: &Partition| Partition::new(p.topic.strip_prefix("edge.").unwrap(), p.index);
         let mut places: Vec<(Partition, i64)> = partitions(&MIRRORED).iter().map(|p| (of(p), 0)).collect();
         let mut last: Vec<Option<u64>> = vec![None; places.len()];
         while let Some(mut client) = self.connect(target, &self.is_read) {
@@ -260,13 +261,14 @@ impl Load {
                         places[index].1 = header.last_offset() + 1;
                         for (_, number) in numbers(bytes) {
                             last[index] = Some(number);
-                            let source = partition.topic.strip_prefix("edge.").unwrap();
-                            self.facts.mirrored(&Partition::new(source, partition.index), number, begun_ns);
+                            self.facts.mirrored(&source(&partition), number, 0);
                         }
                     }
-                    if let Some(number) = last[index] {
-                        let source = partition.topic.strip_prefix("edge.").unwrap();
-                        self.facts.mirrored(&Partition::new(source, partition.index), number, begun_ns);
+                    // Only the end that a look found says what the target had at most when it began. The records before it
+                    // say nothing: a reader that was held up finds many at once, which were there long ago.
+                    let is_end = places[index].1 == data.high_watermark;
+                    if let Some(number) = last[index].filter(|_| is_end) {
+                        self.facts.mirrored(&source(&partition), number, begun_ns);
                     }
                 }
             }
