@@ -160,7 +160,10 @@ async fn answer_all(
                 respond(connection, stream, answer).await?;
             }
             // Boxed: the largest handler's state must not be part of every idle connection.
-            waiting.begin(frame.bytes.len(), Box::pin(api::dispatch(connection, frame))).await;
+            waiting.begin(frame.bytes.len(), Box::pin(api::dispatch(connection, frame)));
+            while let Some(outcome) = waiting.entered().await {
+                respond(connection, stream, outcome?).await?;
+            }
             continue;
         }
         waiting.send_all(stream).await?;
@@ -191,22 +194,34 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    /// Begins a request and waits until it has its place in the log, or its outcome.
-    async fn begin(&mut self, bytes: usize, handling: Handling<'a>) {
+    /// Begins a request; to be followed by [`Waiting::entered`] until that has no more to tell.
+    fn begin(&mut self, bytes: usize, handling: Handling<'a>) {
         self.begun += 1;
         self.bytes += bytes;
         self.requests.push_back((bytes, maybe_done(handling)));
-        let ((_, request), begun) = (self.requests.back_mut().expect("just put in"), self.begun);
-        let entered = &self.connection.entered;
-        poll_fn(|context| {
+    }
+
+    /// Waits until the last request has its place in the log, or its outcome. Gives the first one's outcome where that
+    /// is sooner: it is to be answered then, since the last one may wait for memory that it holds.
+    async fn entered(&mut self) -> Option<Outcome> {
+        let Self { connection, requests, begun, .. } = self;
+        let first = poll_fn(|context| {
+            let Some((_, last)) = requests.back_mut() else { return Poll::Ready(None) };
             // Polled in this task alone, so the count changes during this poll or not at all.
-            let is_done = Pin::new(&mut *request).poll(context).is_ready();
+            let is_done = Pin::new(last).poll(context).is_ready();
             if is_done {
-                entered.store(begun, Ordering::Relaxed);
+                connection.entered.store(*begun, Ordering::Relaxed);
             }
-            if entered.load(Ordering::Relaxed) == begun { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+            if connection.entered.load(Ordering::Relaxed) == *begun {
+                return Poll::Ready(None);
+            }
+            match requests.front_mut().map(|(_, first)| Pin::new(first).poll(context)) {
+                Some(Poll::Ready(())) => Poll::Ready(Some(())),
+                _ => Poll::Pending,
+            }
+        });
+        first.await?;
+        Some(self.first().await)
     }
 
     /// The first one's outcome. May be called again if it was given up.

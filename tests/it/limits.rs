@@ -14,6 +14,7 @@ use brooklet::{
         fetch::{FetchPartition, FetchRequest, FetchTopic},
         metadata::{MetadataRequest, MetadataRequestTopic},
         offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup},
+        produce::{PartitionProduceData, ProduceRequest},
     },
 };
 use bytesize::ByteSize;
@@ -327,4 +328,25 @@ async fn a_parked_fetch_holds_nothing_of_what_it_read() {
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Requests of more than eight partitions take a share for their work that they keep until they are answered. A client
+/// that sends several of them at once must not wait for the share of its own earlier ones.
+#[tokio::test]
+async fn wide_requests_behind_each_other_are_all_answered() {
+    let broker = Broker::lingering(Duration::from_millis(20), |_| {}).await;
+    broker.topic("wide", 12, &[]).await;
+    let mut client = broker.connect().await;
+    let mut request = produce_request("wide", 0, batch(&["x"]), -1);
+    let one = request.topic_data[0].partition_data[0].clone();
+    request.topic_data[0].partition_data = (0..12).map(|index| PartitionProduceData { index, ..one.clone() }).collect();
+    for _ in 0..20 {
+        client.send(&request, 9).await;
+    }
+    for number in 1..=20 {
+        let answer = tokio::time::timeout(PATIENCE, client.receive_nth::<ProduceRequest>(9, number)).await;
+        let answer = answer.unwrap_or_else(|_| panic!("request {number} is never answered"));
+        let codes = answer.responses[0].partition_responses.iter().map(|p| p.error_code);
+        assert!(codes.eq([ErrorCode::NONE; 12]));
+    }
 }
