@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::settings;
-use crate::{groups, txn, wire::ApiKey};
+use crate::{groups, memory::SMALL_BYTES, txn, wire::ApiKey};
 
 /// The table `[kafka]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -93,11 +93,12 @@ impl Config {
         if limits.max_connections == 0 {
             wrong("kafka.limits.max_connections", "0".into(), "at least 1".into());
         }
+        let least_memory = ByteSize(limits.max_frame_bytes.as_u64().saturating_mul(2)).max(LEAST_MEMORY);
         for (key, size, least) in [
             ("max_frame_bytes", limits.max_frame_bytes, ByteSize::kib(4)),
             ("max_produce_bytes", limits.max_produce_bytes, ByteSize::kib(4)),
-            // Half of it at least is for large requests, and any but Produce must fit there.
-            ("memory_limit", limits.memory_limit, ByteSize(limits.max_frame_bytes.as_u64().saturating_mul(2))),
+            // Three eighths of it are for large requests, and any but Produce must fit there.
+            ("memory_limit", limits.memory_limit, least_memory),
         ] {
             if size < least || size > ByteSize::gib(1) {
                 wrong(&format!("kafka.limits.{key}"), size.to_string(), format!("from {least} to 1 GiB"));
@@ -148,6 +149,8 @@ pub struct Limits {
 }
 
 /// A client that is silent for longer within a frame is gone.
+/// An eighth of the budget is for small requests and answers, and has to hold two of the largest.
+const LEAST_MEMORY: ByteSize = ByteSize::b(16 * SMALL_BYTES as u64);
 const LONGEST_STALL: Duration = Duration::from_secs(600);
 
 impl Default for Limits {
@@ -370,5 +373,16 @@ mod tests {
                 "kafka.limits.memory_limit"
             ]
         );
+    }
+
+    #[test]
+    fn the_memory_holds_what_may_come() {
+        for (frame, memory, is_enough) in
+            [("4KiB", "1MiB", true), ("4KiB", "512KiB", false), ("1MiB", "1536KiB", false)]
+        {
+            let text = format!("[limits]\nmax_frame_bytes = \"{frame}\"\nmemory_limit = \"{memory}\"\n");
+            let problems = toml::from_str::<Config>(&text).unwrap().problems();
+            assert_eq!(problems.is_empty(), is_enough, "{problems:?}");
+        }
     }
 }
