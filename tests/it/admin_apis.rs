@@ -318,6 +318,21 @@ async fn settings_change_one_by_one_or_all_at_once() {
     assert_eq!(own, BTreeMap::from([("segment.ms".to_owned(), "7".to_owned())]));
 }
 
+/// What `kafka-reassign-partitions --verify` takes back on every broker when it is done, whether it was set or not.
+#[tokio::test]
+async fn throttles_of_a_reassignment_are_taken_back() {
+    let broker = Broker::start().await;
+    let mut client = broker.connect().await;
+    for name in [
+        "leader.replication.throttled.rate",
+        "follower.replication.throttled.rate",
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+    ] {
+        assert_eq!(alter(&mut client, BROKER, "1", &[(name, 1, None)]).await, ErrorCode::NONE, "{name}");
+        assert_eq!(alter(&mut client, BROKER, "1", &[(name, 0, Some("1000"))]).await, ErrorCode::NONE, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn records_are_deleted_up_to_an_offset() {
     let broker = Broker::start().await;

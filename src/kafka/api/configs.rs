@@ -45,7 +45,7 @@ pub(super) fn resource(context: &Context<'_>, kind: i8, name: &str) -> Result<Re
         TOPIC => match context.topics().get(name) {
             Some(topic) => Ok(Resource::Topic(Arc::clone(topic))),
             None => match super::metadata::check_name(name) {
-                Ok(()) => Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("no topic '{name}'"))),
+                Ok(()) => Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("The topic '{name}' does not exist."))),
                 Err(why) => Err((ErrorCode::INVALID_TOPIC_EXCEPTION, format!("topic '{name}': {why}"))),
             },
         },
@@ -97,7 +97,7 @@ fn find(resource: &Resource, name: &str) -> Result<&'static Setting, Fault> {
         Resource::Broker(_) => match settings::broker_setting(name) {
             None => Err((ErrorCode::INVALID_CONFIG, format!("Unknown broker config name: {name}"))),
             Some(setting) if setting.is_read_only() => {
-                Err((ErrorCode::INVALID_REQUEST, format!("Cannot update these configs dynamically: {name}")))
+                Err((ErrorCode::INVALID_REQUEST, format!("Cannot update these configs dynamically: [{name}]")))
             }
             Some(setting) => Ok(setting),
         },

@@ -51,10 +51,10 @@ async fn grow(context: &Context<'_>, asked: &CreatePartitionsTopic, validate_onl
     let (now, wanted) = (topic.partitions, asked.count);
     let invalid = |message| Err((ErrorCode::INVALID_PARTITIONS, message));
     if wanted == now {
-        return invalid(format!("Topic already has {now} partitions."));
+        return invalid(format!("Topic already has {now} partition(s)."));
     }
     if wanted < now {
-        return invalid(format!("The topic currently has {now} partitions; {wanted} would not be an increase."));
+        return invalid(format!("The topic {} currently has {now} partition(s); {wanted} would not be an increase.", asked.name));
     }
     if wanted > MOST_PARTITIONS {
         return invalid(format!("Number of partitions must be at most {MOST_PARTITIONS}."));

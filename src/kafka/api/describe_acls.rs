@@ -9,7 +9,7 @@ use crate::wire::{
     describe_acls::{DescribeAclsRequest, DescribeAclsResponse},
 };
 
-/// What every API about access rules says.
+/// What the APIs about access rules say.
 pub(super) const NO_AUTHORIZER: &str = "No Authorizer is configured on the broker";
 
 pub(super) async fn handle(

@@ -18,11 +18,12 @@ pub(super) async fn handle(context: &Context<'_>, request: ElectLeadersRequest) 
         let topic = topics.get(&asked.topic);
         let results = asked.partitions.iter().map(|index| {
             let is_known = topic.is_some_and(|topic| partition_of(topic, *index).is_some());
-            let (error_code, message) = match is_known {
-                true => (ErrorCode::ELECTION_NOT_NEEDED, "the partition has its leader"),
-                false => (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "no such partition"),
+            let (error_code, message) = match (is_known, topic) {
+                (true, _) => (ErrorCode::ELECTION_NOT_NEEDED, "the partition has its leader".to_owned()),
+                (_, Some(_)) => (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "no such partition".to_owned()),
+                (_, None) => (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("No such topic as {}", asked.topic)),
             };
-            PartitionResult { partition_id: *index, error_code, error_message: Some(message.to_owned()) }
+            PartitionResult { partition_id: *index, error_code, error_message: Some(message) }
         });
         ReplicaElectionResult { partition_result: results.collect(), topic: asked.topic }
     });
