@@ -289,6 +289,28 @@ pub(super) fn write_header(bytes: &mut [u8], fresh: Fresh) {
     sign(bytes);
 }
 
+/// Writes and signs the header of a batch that was stored before and has other records now; with `has_horizon` the base
+/// timestamp is the time from which on its deletions may go.
+pub(super) fn write_again(bytes: &mut [u8], header: &Header, has_horizon: bool) {
+    let length = i32::try_from(bytes.len() - PREFIX_BYTES).expect("what is left is no longer than a batch can be");
+    put(bytes, 8, length.to_be_bytes());
+    stamp(bytes, header.base_offset, header.leader_epoch);
+    bytes[MAGIC_AT] = 2;
+    let attributes = if has_horizon { header.attributes | DELETE_HORIZON } else { header.attributes };
+    put(bytes, SIGNED_AT, attributes.to_be_bytes());
+    put(bytes, 23, header.last_offset_delta.to_be_bytes());
+    put(bytes, 27, header.base_timestamp_ms.to_be_bytes());
+    put(bytes, MAX_TIMESTAMP_AT, header.max_timestamp_ms.to_be_bytes());
+    put_producer(bytes, header.producer);
+    put(bytes, 57, header.records_count.to_be_bytes());
+    sign(bytes);
+}
+
+/// The attributes of a batch whose records are not compressed.
+pub(super) fn without_codec(attributes: u16) -> u16 {
+    attributes & !CODEC_BITS
+}
+
 fn put_producer(bytes: &mut [u8], producer: Producer) {
     put(bytes, PRODUCER_AT, producer.id.to_be_bytes());
     put(bytes, 51, producer.epoch.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Kafka's record batch v2 as bytes: view, check, build, restamp, coalesce, and the codecs.
+//! Kafka's record batch v2 as bytes: view, check, build, restamp, coalesce, sieve, and the codecs.
 //!
 //! Never does I/O, never knows of topics' settings, clocks or the protocol around a batch. Bytes may come from anyone:
 //! nothing in them panics, and no length in them sizes an allocation.
@@ -10,6 +10,7 @@ mod compress;
 pub mod marker;
 mod partitioner;
 mod records;
+mod sieve;
 mod varint;
 
 use std::{fmt, sync::Arc};
@@ -20,6 +21,7 @@ pub use compress::{Codec, Packer, Unpacker};
 pub use marker::Outcome;
 pub use partitioner::{murmur2, partition_for_key};
 pub use records::{Headers, RecordHeader, RecordView, Records};
+pub use sieve::{Sieve, Sieved};
 
 /// A record's position in its partition; contiguous, never reused.
 pub type Offset = i64;

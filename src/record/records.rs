@@ -107,7 +107,7 @@ impl Unpacker {
         let packed = &bytes[batch::HEADER_BYTES..];
         // Some clients set the codec's bits on a batch of nothing.
         let rest = if header.codec() == Codec::None || packed.is_empty() { packed } else { self.unpacked() };
-        Ok(Records { rest, left: header.records_count, last_delta: -1, header })
+        Ok(Records::of(rest, header))
     }
 }
 
@@ -124,6 +124,11 @@ fn whole_header(bytes: &[u8]) -> Result<batch::Header, BatchError> {
 }
 
 impl<'a> Records<'a> {
+    /// Those that lie in `rest`, unpacked.
+    pub(super) fn of(rest: &'a [u8], header: batch::Header) -> Self {
+        Self { rest, left: header.records_count, last_delta: -1, header }
+    }
+
     /// The batch's header.
     pub fn header(&self) -> &batch::Header {
         &self.header
