@@ -131,6 +131,8 @@ impl Parts {
             counter.add(value.saturating_sub(counter.get()));
         };
         counted("brooklet_log_written_bytes_total", "Bytes written to flash, whole pages.", usage.written_bytes);
+        let compacted = usage.compaction_bytes;
+        counted("brooklet_log_compaction_bytes_total", "Bytes of these written by compaction.", compacted);
         counted("brooklet_log_ingested_bytes_total", "Bytes of batches taken in.", usage.ingested_bytes);
         counted("brooklet_log_commits_total", "Commits.", usage.commits);
         counted("brooklet_log_gap_records_total", "Records deleted before they were mirrored.", usage.gap_records);

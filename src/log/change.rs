@@ -14,6 +14,7 @@ use super::{
     partition::Part,
     producers::key as producer_key,
     queue::Reply,
+    replacement,
     retention::Policy,
     writer::Writer,
 };
@@ -83,6 +84,7 @@ impl Writer {
                 }
                 for id in self.catalogue.numbers_of(&name) {
                     self.staged.state.insert(bounds_key(id).into(), None);
+                    self.staged.state.insert(replacement::key(id).into(), None);
                     for aborted in self.by_id.get(&id).into_iter().flat_map(|part| part.lock().aborted.keys(id)) {
                         self.staged.state.insert(aborted.into(), None);
                     }

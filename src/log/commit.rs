@@ -27,6 +27,7 @@ use super::{
     },
     overlay::Held,
     partition::Part,
+    replacement::Replacing,
     store::Store,
     wear,
     writer::{Staged, Writer},
@@ -150,9 +151,11 @@ impl Writer {
             _ => self.estimate(&plan),
         };
         self.count_written(bytes, payload_bytes);
-        store.touched(plan.deleted.len() + plan.trimmed);
+        let replaced = self.replacing.as_ref().map_or(0, Replacing::deleted);
+        store.touched(plan.deleted.len() + plan.trimmed + replaced);
         // The flush of this commit has made the one before durable, whatever the level.
         self.publish();
+        self.apply_replacing(bytes);
         self.apply(plan);
         self.group_is_written();
         match self.durability {
@@ -181,19 +184,23 @@ impl Writer {
         }
     }
 
-    /// Seals the oldest tails while they keep the journal beyond its cap.
+    /// Seals the oldest tails while they keep the journal beyond its cap, and those that compaction may wait for no longer.
     fn plan_forced_seals(&mut self, plan: &mut Plan) {
         let cap = self.journal_cap();
         let incoming = self.incoming_journal_bytes(plan);
-        if self.journal.bytes() + incoming <= cap {
+        let is_long = self.journal.bytes() + incoming > cap;
+        if !is_long && self.overdue.is_empty() {
             return;
         }
         let mut forced = Vec::new();
         for (seq, id) in self.tails.iter().filter(|(_, id)| !plan.sealed_to.contains_key(id)) {
-            if forced.len() >= MOST_FORCED || self.journal.bytes_from(*seq) + incoming <= cap {
+            if forced.len() >= MOST_FORCED {
                 break;
             }
-            forced.push(*id);
+            // What compaction waits for goes whatever the journal's length.
+            if self.overdue.contains(id) || is_long && self.journal.bytes_from(*seq) + incoming > cap {
+                forced.push(*id);
+            }
         }
         for id in forced {
             let part = Arc::clone(&self.by_id[&id]);
@@ -225,7 +232,8 @@ impl Writer {
     /// What the values of this commit will take, about.
     pub(super) fn incoming_pages(&self, plan: &Plan) -> u64 {
         let sealed: u64 = plan.seals.iter().map(|seal| pages(seal.chunk.value_bytes())).sum();
-        self.incoming_journal_bytes(plan) / PAGE_BYTES as u64 + sealed
+        let replaced = self.replacing.as_ref().map_or(0, Replacing::pages);
+        self.incoming_journal_bytes(plan) / PAGE_BYTES as u64 + sealed + replaced
     }
 
     /// Writes the journal entries into the buffer.
@@ -310,6 +318,9 @@ impl Writer {
         }
         for entry in self.journal.before(u64::MAX).take(plan.trimmed) {
             store.delete(txn, &journal_key(entry.seq))?;
+        }
+        if let Some(replacing) = &self.replacing {
+            replacing.write(store, txn)?;
         }
         let (mut at, mut seq) = (0, self.journal.next_seq());
         for (length, _) in &plan.entries {
@@ -397,6 +408,7 @@ impl Writer {
                 && let Some(seq) = plan.first_seq.get(&part.id)
             {
                 inner.tail_seq = *seq;
+                inner.tail_since_s = plan.intake_s;
                 self.tails.insert((*seq, part.id));
             }
             inner.written_bytes = inner.tail.len();
@@ -439,7 +451,8 @@ impl Writer {
     fn estimate(&self, plan: &Plan) -> u64 {
         let entries: u64 = plan.entries.iter().map(|(length, _)| pages(*length)).sum();
         let chunks: u64 = plan.seals.iter().map(|seal| pages(seal.chunk.value_bytes())).sum();
-        (entries + chunks + 6) * PAGE_BYTES as u64
+        let replaced = self.replacing.as_ref().map_or(0, Replacing::pages);
+        (entries + chunks + replaced + 6) * PAGE_BYTES as u64
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) enum Room {
     IfOver,
     /// In any case: the map was full.
     AtOnce,
+    /// Not at all: the commit puts chunks in the place of others.
+    Unasked,
 }
 
 /// The topic that is told of gaps must be there before the first commit that makes one.
@@ -55,6 +57,9 @@ pub(super) enum EventsTopic {
 impl Writer {
     /// Chooses what this commit deletes, and stages what must be known of it afterwards.
     pub(super) fn plan_deletion(&mut self, plan: &mut Plan, room: Room) {
+        if room == Room::Unasked {
+            return;
+        }
         self.plan_expired(plan);
         plan.garbage = self.garbage.len().min(MOST_DELETED.saturating_sub(plan.deleted.len()));
         plan.deleted.extend(self.garbage.iter().take(plan.garbage));
@@ -297,7 +302,7 @@ impl Writer {
     }
 
     /// A commit nobody waits for. False if there was no room for it, which is tried again later.
-    fn flush_alone(&mut self) -> Result<bool, Error> {
+    pub(super) fn flush_alone(&mut self) -> Result<bool, Error> {
         // Deleting a large backlog takes minutes on a slow card, in which the thread is as alive as ever.
         self.shared.figures.heartbeat.fetch_add(1, Ordering::Relaxed);
         match self.flush_deleting(Room::IfOver) {

@@ -165,6 +165,9 @@ impl Writer {
                 if was_wrong || inner.tail_intake_s == 0 {
                     inner.tail_intake_s = intake_s(now_ms);
                 }
+                if was_wrong || inner.tail_since_s == 0 {
+                    inner.tail_since_s = intake_s(now_ms);
+                }
             }
         }
         if let Some(Jump { from_ms, to_ms, is_synchronised }) = jump {

@@ -12,15 +12,18 @@ mod catalogue;
 mod change;
 mod clock;
 mod commit;
+mod compaction;
 mod config;
 mod damage;
 mod deletion;
 mod directory;
+mod dirt;
 mod error;
 mod events;
 mod gaps;
 mod header;
 mod journal;
+mod keys;
 mod layout;
 mod linger;
 mod medium;
@@ -38,6 +41,7 @@ mod reader;
 mod rebuild;
 mod recovery;
 mod repair;
+mod replacement;
 mod retention;
 mod salvage;
 mod shared;
@@ -67,6 +71,7 @@ pub use self::{
     archive::{Report, Take, export, restore, verify},
     clock::KernelTime,
     config::{Clock, Config, Durability, Kernel, OnFull},
+    dirt::Compaction,
     error::{Error, SequenceError},
     events::{EVENTS_TOPIC, Event, Kind as EventKind},
     gaps::{Gap, Reason as GapReason},
@@ -147,6 +152,8 @@ pub struct Usage {
     pub gap_records: u64,
     /// Their bytes.
     pub gap_bytes: u64,
+    /// Bytes written since start by commits of compaction, whole pages.
+    pub compaction_bytes: u64,
     /// The wear of the card, over restarts.
     pub wear: Wear,
 }
@@ -160,6 +167,7 @@ pub struct Log(Arc<Handle>);
 struct Handle {
     shared: Arc<shared::Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    compactor: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Drop for Handle {
@@ -176,6 +184,11 @@ impl Handle {
         if let Some(writer) = writer {
             if writer.join().is_err() {
                 tracing::error!("the log's writer thread panicked");
+            }
+            self.shared.compaction.close();
+            let compactor = self.compactor.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if compactor.is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!("the log's compaction thread panicked");
             }
             self.shared.close_store();
         }
@@ -201,7 +214,11 @@ impl Log {
             std::mem::take(&mut recovered.overlay),
             queue::Queue::new(budget, config.linger, config.ack_linger),
             wear::Account::new(recovered.wear.as_deref(), bytes_per_day, config.endurance_bytes, Instant::now()),
-            retention::Defaults { retention_ms: DEFAULT_RETENTION_MS.into(), retention_bytes: (-1).into() },
+            retention::Defaults {
+                retention_ms: DEFAULT_RETENTION_MS.into(),
+                retention_bytes: (-1).into(),
+                compaction: Mutex::default(),
+            },
             recovered.incarnation,
             config.clock,
             config.kernel,
@@ -212,6 +229,12 @@ impl Log {
         let figures = &shared.figures;
         figures.gap_records.store(recovered.gaps.iter().map(|g| g.records).sum(), Ordering::Relaxed);
         figures.gap_bytes.store(recovered.gaps.iter().map(|g| g.bytes).sum(), Ordering::Relaxed);
+        replacement::restore(&shared, &recovered.by_id)?;
+        let for_compactor = Arc::clone(&shared);
+        let compactor = std::thread::Builder::new()
+            .name("log-compaction".into())
+            .spawn(move || compaction::run(&for_compactor))
+            .map_err(|e| Error::Open(format!("cannot start the log's compaction thread: {e}")))?;
         let for_writer = Arc::clone(&shared);
         let (told, is_told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -219,10 +242,14 @@ impl Log {
             .spawn(move || {
                 writer::Writer::new(for_writer, config.on_full, config.durability, recovered).run(found, told)
             })
-            .map_err(|e| Error::Open(format!("cannot start the log's writer thread: {e}")))?;
+            .map_err(|e| {
+                shared.compaction.close();
+                Error::Open(format!("cannot start the log's writer thread: {e}"))
+            })?;
         // What is missing is listed before anybody asks. A writer that ended answers too, by dropping its end.
         let _told_or_ended = is_told.recv();
-        Ok(Self(Arc::new(Handle { shared, writer: Mutex::new(Some(thread)) })))
+        let (writer, compactor) = (Mutex::new(Some(thread)), Mutex::new(Some(compactor)));
+        Ok(Self(Arc::new(Handle { shared, writer, compactor })))
     }
 
     /// Makes everything in `write` durable together, or nothing.
@@ -479,6 +506,21 @@ impl Log {
     pub async fn retain(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(queue::Work::Retain(reply), answer).await
+    }
+
+    /// Replaces how topics are compacted that do not say it themselves.
+    pub fn set_compaction_defaults(&self, compaction: Compaction) {
+        *self.0.shared.defaults.compaction.lock().unwrap_or_else(PoisonError::into_inner) = compaction;
+    }
+
+    /// Compacts what is due at once, instead of soon after it is.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn compact(&self) -> Result<(), Error> {
+        let shared = Arc::clone(&self.0.shared);
+        let done = tokio::task::spawn_blocking(move || compaction::clean_all(&shared)).await;
+        done.unwrap_or_else(|_| Err(Error::Stopped("compaction was cut off".into())))
     }
 
     /// Says that a link of the mirror wants the topics for which `wants` is true, those made later too: their records

@@ -41,6 +41,8 @@ pub(super) struct Inner {
     pub(super) tail_seq: u64,
     /// When the tail's last batch came in, in seconds since 1970; 0 where the clock was not plausible.
     pub(super) tail_intake_s: u32,
+    /// The same of its first batch.
+    pub(super) tail_since_s: u32,
     /// The next offset to assign.
     pub(super) next: Offset,
     /// One after the last offset in the file.
@@ -53,6 +55,8 @@ pub(super) struct Inner {
     pub(super) written_open_from: Option<Offset>,
     /// Aborted transactions in the file. Those that are not durable yet lie beyond the last stable offset.
     pub(super) aborted: aborted::Index,
+    /// Below this offset it was compacted.
+    pub(super) compacted_to: Offset,
     /// The writer has staged batches here in the commit under way.
     pub(super) is_touched: bool,
     pub(super) policy: Policy,
@@ -72,12 +76,14 @@ impl Part {
             durable_bytes: 0,
             tail_seq: 0,
             tail_intake_s: 0,
+            tail_since_s: 0,
             next: 0,
             written: 0,
             bounds: Bounds::default(),
             open_from: None,
             written_open_from: None,
             aborted: aborted::Index::default(),
+            compacted_to: 0,
             is_touched: false,
             policy,
             mirrors: Vec::new(),
@@ -211,6 +217,21 @@ impl Inner {
             self.chunk_bytes -= u64::from(chunk.length);
         }
         true
+    }
+
+    /// Where these chunks lie in the index, one after the other.
+    pub(super) fn place_of(&self, chunks: &[ChunkRef]) -> Option<usize> {
+        let at = self.chunks.binary_search_by_key(&chunks.first()?.seal, |chunk| chunk.seal).ok()?;
+        self.chunks.range(at..).take(chunks.len()).eq(chunks).then_some(at)
+    }
+
+    /// Puts one chunk in the place of others that follow each other.
+    pub(super) fn replace_chunks(&mut self, old: &[ChunkRef], new: ChunkRef) {
+        let Some(at) = self.place_of(old) else { return };
+        self.chunks.drain(at + 1..at + old.len());
+        self.chunks[at] = new;
+        let before: u64 = old.iter().map(|chunk| u64::from(chunk.length)).sum();
+        self.chunk_bytes = self.chunk_bytes + u64::from(new.length) - before;
     }
 
     /// Drops the front of the tail after it went into a chunk or was trimmed.

@@ -13,9 +13,13 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
-    Appended, Change, Error, Event, ProducerState, StateWrite, Topic, Urgency, damage::Damaged, linger::Linger,
+    Appended, Change, Error, Event, ProducerState, StateWrite, Topic, Urgency,
+    compaction::{Dirty, Replacement},
+    damage::Damaged,
+    linger::Linger,
     partition::Part,
 };
+use crate::record::Offset;
 
 /// A commit of this many bytes waits for nothing.
 const COMMIT_AT_BYTES: usize = 256 << 10;
@@ -40,6 +44,10 @@ pub(super) enum Work {
     Retain(Reply<()>),
     /// The producers of one partition, or everywhere those with open transactions.
     Producers { part: Option<Arc<Part>>, reply: Reply<Vec<ProducerState>> },
+    /// What is to be compacted next.
+    FindDirty(Reply<Option<Dirty>>),
+    /// A step of compaction; `done_to` with the last one of a pass.
+    Replace { part: Arc<Part>, replacements: Vec<Replacement>, done_to: Option<Offset>, reply: Reply<bool> },
     /// A damaged chunk to be taken out.
     Quarantine(Damaged, Reply<()>),
 }

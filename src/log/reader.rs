@@ -19,6 +19,10 @@ use super::{
 };
 use crate::record::{BatchError, Offset, Partition, Unpacker};
 
+/// How long a reader waits for the index to follow the file, and how often.
+const FLUX_WAIT: std::time::Duration = std::time::Duration::from_millis(1);
+const MOST_WAITS: u32 = 1_000;
+
 /// Whether a read may wait for the disk: only on a thread where nothing else waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
@@ -40,11 +44,13 @@ pub(super) fn read(
     let mut out = Vec::new();
     let mut next = from;
     let mut bounds = None;
+    let mut waits = 0;
     loop {
         let inner = part.lock();
         let now = inner.bounds;
         // Only at first: a chunk may reach beyond the high watermark in the moment before that follows.
-        if bounds.is_none() && (next < now.start || next > now.high_watermark) {
+        let is_beyond = bounds.is_none() && next > now.high_watermark;
+        if out.is_empty() && (next < now.start || is_beyond) {
             let (offset, start, end) = (next, now.start, now.high_watermark);
             return Err(Error::OutOfRange { offset, start, end }.into());
         }
@@ -71,6 +77,10 @@ pub(super) fn read(
             // What was read before a damaged or vanished chunk is good; the next read will hear of it.
             _ if !out.is_empty() => break,
             Ok(Content::Cold) => return Ok(None),
+            Ok(Content::Gone) if is_in_flux(&part, &chunk, patience, &mut waits) => match patience {
+                Patience::Warm => return Ok(None),
+                Patience::Cold => continue,
+            },
             Ok(Content::Gone) => {
                 let (start, end) = (chunk.last() + 1, now.high_watermark);
                 return Err(Error::OutOfRange { offset: next, start, end }.into());
@@ -87,6 +97,19 @@ pub(super) fn read(
     }
     let bounds = bounds.expect("set in the first round");
     Ok(Some(Slice { batches: Bytes::from(out), bounds, aborted: Vec::new() }))
+}
+
+/// Whether the index has another word for a chunk that is not in the file, or will have it in a moment: the writer tells it
+/// right after its commit. Waits for that moment where it may.
+fn is_in_flux(part: &Part, chunk: &ChunkRef, patience: Patience, waits: &mut u32) -> bool {
+    if patience == Patience::Warm {
+        return true;
+    }
+    if part.is_live() && part.lock().chunk_at(chunk.base).is_some_and(|now| now == *chunk) {
+        *waits += 1;
+        std::thread::sleep(FLUX_WAIT);
+    }
+    *waits < MOST_WAITS && part.is_live()
 }
 
 /// Cuts off what is not stable and names the aborted transactions in the rest.
@@ -137,7 +160,7 @@ fn append(out: &mut Vec<u8>, batches: &[u8], range: Range<Offset>, max_bytes: us
 enum Content {
     Batches(Vec<u8>),
     Cold,
-    /// Retention has deleted it.
+    /// Retention has deleted it, or compaction put another in its place.
     Gone,
 }
 
@@ -238,6 +261,7 @@ fn find(
     wanted: Wanted,
 ) -> Result<Option<Timed>, Unread> {
     let mut next = part.lock().bounds.start;
+    let mut waits = 0;
     loop {
         let inner = part.lock();
         let Bounds { start, high_watermark, .. } = inner.bounds;
@@ -250,10 +274,14 @@ fn find(
             return Ok(in_batches(&tail, visible, &is_wanted, wanted));
         };
         drop(inner);
-        if let Content::Batches(batches) = read_chunk(shared, part, &chunk, Patience::Cold)?
-            && let Some(found) = in_batches(&batches, visible, &is_wanted, wanted)
-        {
-            return Ok(Some(found));
+        match read_chunk(shared, part, &chunk, Patience::Cold)? {
+            Content::Batches(batches) => {
+                if let Some(found) = in_batches(&batches, visible, &is_wanted, wanted) {
+                    return Ok(Some(found));
+                }
+            }
+            _ if is_in_flux(part, &chunk, Patience::Cold, &mut waits) => continue,
+            _ => {}
         }
         next = chunk.last() + 1;
     }

@@ -207,12 +207,14 @@ pub(super) fn recover(store: &Store, bad: &[Bad], time_ms: i64) -> Result<Recove
                         holes.push(hole);
                     }
                 }
+                let came_s = intake_s(Some(*clock_ms).filter(|ms| is_plausible(*ms)));
                 if inner.tail.is_empty() {
                     inner.tail_seq = *seq;
+                    inner.tail_since_s = came_s;
                 }
                 inner.next = header.last() + 1;
                 inner.tail.extend_from_slice(&bytes[at..at + header.bytes]);
-                inner.tail_intake_s = intake_s(Some(*clock_ms).filter(|ms| is_plausible(*ms)));
+                inner.tail_intake_s = came_s;
             }
         }
     }

@@ -6,20 +6,28 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicI64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
-use super::layout::ChunkRef;
+use super::{
+    dirt::{Compaction, Said},
+    layout::ChunkRef,
+};
 
 /// Where nothing is set.
 const DEFAULT_PRIORITY: u8 = 5;
 
 /// What a topic's settings say; `None` where they say nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Policy {
     retention_ms: Option<i64>,
     retention_bytes: Option<i64>,
     is_compacted_only: bool,
+    /// How it is compacted; `None` where it is not.
+    pub(super) compaction: Option<Said>,
     /// Records are acknowledged before they are committed.
     pub(super) is_relaxed: bool,
     priority: Option<u8>,
@@ -35,6 +43,7 @@ impl Policy {
             retention_bytes: number("retention.bytes"),
             priority: number("brooklet.priority").and_then(|n| u8::try_from(n).ok()),
             is_compacted_only: cleanup.split(',').all(|p| p.trim() == "compact"),
+            compaction: cleanup.split(',').any(|p| p.trim() == "compact").then(|| Said::new(settings)),
             is_relaxed: settings.get("brooklet.durability").is_some_and(|level| level == "relaxed"),
         }
     }
@@ -60,6 +69,7 @@ impl Policy {
 pub(super) struct Defaults {
     pub(super) retention_ms: AtomicI64,
     pub(super) retention_bytes: AtomicI64,
+    pub(super) compaction: Mutex<Compaction>,
 }
 
 /// What of a partition has expired.
@@ -170,7 +180,7 @@ mod tests {
 
     #[test]
     fn settings_and_defaults() {
-        let defaults = Defaults { retention_ms: AtomicI64::new(5), retention_bytes: AtomicI64::new(-1) };
+        let defaults = Defaults { retention_ms: 5.into(), retention_bytes: (-1).into(), compaction: Mutex::default() };
         let policy = |pairs: &[(&str, &str)]| {
             Policy::new(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
         };

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    Clock, Error, Gap, Kernel, Topics, Usage, gaps,
+    Clock, Error, Gap, Kernel, Topics, Usage,
+    compaction::Desk,
+    gaps,
     layout::{PAGE_BYTES, state_key, state_value},
     overlay::Overlay,
     partition::Part,
@@ -37,6 +39,7 @@ pub(super) struct Shared {
     pub(super) figures: Figures,
     pub(super) wear: Mutex<Account>,
     pub(super) defaults: Defaults,
+    pub(super) compaction: Desk,
     pub(super) incarnation: [u8; 16],
     pub(super) clock: Clock,
     pub(super) kernel: Kernel,
@@ -61,6 +64,7 @@ pub(super) struct Figures {
     pub(super) heartbeat: AtomicU64,
     pub(super) gap_records: AtomicU64,
     pub(super) gap_bytes: AtomicU64,
+    pub(super) compaction_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -87,6 +91,7 @@ impl Shared {
             figures: Figures::default(),
             wear: Mutex::new(wear),
             defaults,
+            compaction: Desk::default(),
             incarnation,
             clock,
             kernel,
@@ -233,6 +238,7 @@ impl Shared {
             heartbeat: load(&figures.heartbeat),
             gap_records: load(&figures.gap_records),
             gap_bytes: load(&figures.gap_bytes),
+            compaction_bytes: load(&figures.compaction_bytes),
             wear: self.wear.lock().unwrap_or_else(PoisonError::into_inner).wear(Instant::now()),
         }
     }

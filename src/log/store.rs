@@ -240,6 +240,23 @@ impl Store {
         Ok(())
     }
 
+    /// Writes a new value where others were deleted, padded with zeros to `length`.
+    pub(super) fn put_between(
+        &self,
+        txn: &mut RwTxn<'_>,
+        key: &[u8],
+        parts: &[&[u8]],
+        length: usize,
+    ) -> heed::Result<()> {
+        self.db.put_reserved(txn, key, length, |space| {
+            for part in parts {
+                space.write_all(part)?;
+            }
+            space.fill_zeroes();
+            Ok(())
+        })
+    }
+
     /// So many values were looked up or deleted: where that adds up, the map's resident pages are given back. Without it
     /// the resident memory of a busy daemon grows to the size of its log.
     pub(super) fn touched(&self, values: usize) {
@@ -437,7 +454,7 @@ pub(super) enum Chunk {
     Read,
     /// Some of it must come from the disk.
     Cold,
-    /// Retention has deleted it since the index was asked.
+    /// Retention has deleted it since the index was asked, or compaction put another in its place.
     Gone,
     /// Its bytes are not the ones that were written.
     Damaged,

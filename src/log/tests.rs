@@ -11,6 +11,7 @@ use super::{header::tests::batch, *};
 use crate::{metrics::Registry, record::Partition};
 
 mod archive;
+mod compaction;
 mod damage;
 mod deletion;
 mod disk;

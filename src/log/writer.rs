@@ -30,6 +30,7 @@ use super::{
     producers::{Producers, Verdict, Who, key as producer_key},
     queue::{Job, Reply, Taken, Work},
     recovery::{Hole, Recovered},
+    replacement::Replacing,
     shared::Shared,
     store::{Store, WearMeter},
 };
@@ -107,6 +108,10 @@ pub(super) struct Writer {
     pub(super) expired: VecDeque<(u32, ChunkRef)>,
     /// Whose first chunk goes next where room is needed.
     pub(super) order: Order,
+    /// What the commit under way puts in the place of other chunks.
+    pub(super) replacing: Option<Replacing>,
+    /// Partitions whose tails hold a record that must be compacted by now.
+    pub(super) overdue: BTreeSet<u32>,
     /// How many of a partition's first chunks the commit under way deletes.
     pub(super) fronts: HashMap<u32, usize>,
     pub(super) ledger: Ledger,
@@ -194,6 +199,8 @@ impl Writer {
             kernel,
             expired: VecDeque::new(),
             order,
+            replacing: None,
+            overdue: BTreeSet::new(),
             fronts: HashMap::new(),
             ledger,
             events_topic: EventsTopic::default(),
@@ -249,6 +256,12 @@ impl Writer {
                         let _gone = reply.send(Ok(self.producer_states(part.as_deref())));
                     }),
                     Work::Quarantine(damaged, reply) => self.commit().and_then(|()| self.quarantine(&damaged, reply)),
+                    Work::FindDirty(reply) => self.commit().and_then(|()| self.seal_overdue()).map(|()| {
+                        let _gone = reply.send(Ok(self.find_dirty()));
+                    }),
+                    Work::Replace { part, replacements, done_to, reply } => {
+                        self.commit().and_then(|()| self.replace(part, replacements, done_to, reply))
+                    }
                     Work::Retain(reply) => self.commit().and_then(|()| self.retain_now(reply)),
                 };
                 failed = done.err();
@@ -641,6 +654,7 @@ impl Writer {
         if now >= self.retention_at {
             self.retention_at = now + RETENTION_PERIOD;
             self.retain(false)?;
+            self.call_compaction()?;
         } else if has_backlog {
             self.delete_backlog(false)?;
         }
@@ -693,6 +707,8 @@ fn refuse(work: Work, why: &Error) {
         Work::Change { reply, .. } => drop(reply.send(Err(why.clone()))),
         Work::ProducerId(reply) => drop(reply.send(Err(why.clone()))),
         Work::Event(_, reply) | Work::Retain(reply) | Work::Quarantine(_, reply) => drop(reply.send(Err(why.clone()))),
+        Work::FindDirty(reply) => drop(reply.send(Err(why.clone()))),
+        Work::Replace { reply, .. } => drop(reply.send(Err(why.clone()))),
         Work::Producers { reply, .. } => drop(reply.send(Err(why.clone()))),
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::log::{Error, Log, StateWrite, Topic, Write};
+use crate::log::{Compaction, Error, Log, StateWrite, Topic, Write};
 
 mod broker;
 #[cfg(test)]
@@ -293,6 +293,13 @@ impl Settings {
         let silent = Topic { name: "".into(), id: [0; 16], partitions: 1, settings: BTreeMap::new() };
         let number = |name| self.topic_number(&silent, name);
         log.set_retention_defaults(number("retention.ms"), number("retention.bytes"));
+        let ratio = self.topic(&silent, "min.cleanable.dirty.ratio").and_then(|ratio| ratio.trim().parse().ok());
+        log.set_compaction_defaults(Compaction {
+            delete_retention_ms: number("delete.retention.ms"),
+            min_lag_ms: number("min.compaction.lag.ms"),
+            max_lag_ms: number("max.compaction.lag.ms"),
+            dirty_ratio: ratio.unwrap_or(Compaction::default().dirty_ratio),
+        });
     }
 
     fn layers(&self) -> Arc<Layers> {
