@@ -197,7 +197,22 @@ impl Haul {
             return None;
         }
         let found = Found { chunk, place, is_known: seal.is_some() };
-        self.chunks.entry((header.partition, header.base)).or_insert(found);
+        match self.chunks.entry((header.partition, header.base)) {
+            btree_map::Entry::Vacant(slot) => {
+                slot.insert(found);
+            }
+            // Pages that are free now may hold what compaction has replaced: it covers as much or more with less.
+            btree_map::Entry::Occupied(mut slot) if !slot.get().is_known => {
+                let is_newer = |known: &ChunkRef| {
+                    (chunk.last_delta, std::cmp::Reverse(chunk.length))
+                        > (known.last_delta, std::cmp::Reverse(known.length))
+                };
+                if is_newer(&slot.get().chunk) {
+                    slot.insert(found);
+                }
+            }
+            btree_map::Entry::Occupied(_) => {}
+        }
         Some(header.value_bytes())
     }
 

@@ -377,6 +377,57 @@ async fn a_compacted_topic_wants_keys() {
 }
 
 #[tokio::test]
+async fn a_compacted_topic_keeps_the_last_of_each_key_at_its_offset() {
+    let broker = Broker::start().await;
+    broker.topic("t", 1, &[("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.1")]).await;
+    let mut client = broker.connect().await;
+    let long = "v".repeat(3000);
+    for round in 0..40 {
+        for codec in Codec::ALL {
+            let key = format!("{codec}-{}", round % 4);
+            let values = [(Some("hot"), long.as_str()), (Some(key.as_str()), &long[..1000])];
+            let answer = produce(&mut client, "t", 0, batch_of(values, Producer::NONE, codec)).await;
+            assert_eq!((answer.error_code, answer.base_offset), (ErrorCode::NONE, round * 10 + codec as i64 * 2));
+        }
+    }
+    broker.log.compact().await.unwrap();
+    let (mut next, mut seen, mut sealed) = (0, std::collections::BTreeMap::<Vec<u8>, Vec<i64>>::new(), 0);
+    let mut unpacker = record::Unpacker::new(1 << 20);
+    while next < 400 {
+        let data = fetch(&mut client, "t", 0, next).await;
+        assert_eq!((data.error_code, data.log_start_offset, data.high_watermark), (ErrorCode::NONE, 0, 400));
+        let before = next;
+        for batch in record::batch::batches(&data.records) {
+            let (header, bytes) = batch.unwrap();
+            record::batch::check(bytes).unwrap();
+            next = header.last_offset() + 1;
+            for one in unpacker.records(bytes).unwrap() {
+                let one = one.unwrap();
+                assert_eq!(one.timestamp_ms, 1000 + one.offset % 2, "times stay");
+                seen.entry(one.key.unwrap().to_vec()).or_default().push(one.offset);
+            }
+            if header.records_count == 1 {
+                sealed = next;
+            }
+        }
+        assert!(next > before, "stuck at {next}");
+    }
+    assert!(sealed > 200, "{sealed}");
+    assert_eq!(seen.len(), 21);
+    let total: usize = seen.values().map(Vec::len).sum();
+    assert!(total < 220, "{total} of 400 are left");
+    for (key, offsets) in seen {
+        let name = String::from_utf8(key).unwrap();
+        let last = offsets.last().copied().unwrap();
+        assert!(if name == "hot" { last == 398 } else { last >= 360 }, "{name}: {last}");
+    }
+    assert!(broker.log.usage().compaction_bytes > 0);
+    // A reader that begins within a hole goes on behind it.
+    let data = fetch(&mut client, "t", 0, 1).await;
+    assert!(!data.records.is_empty());
+}
+
+#[tokio::test]
 async fn the_broker_stamps_where_the_topic_says_so() {
     let broker = Broker::start().await;
     broker.topic("t", 1, &[("message.timestamp.type", "LogAppendTime")]).await;

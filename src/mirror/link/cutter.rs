@@ -125,10 +125,6 @@ impl Cutter {
                 let next = if header.base_offset > at { header.base_offset } else { header.last_offset() + 1 };
                 return Err(CutError::Hole { next });
             }
-            if !header.is_dense() {
-                // A compacted batch: sequences could not be told from offsets any more.
-                return Err(wrong(BatchError::Rewrite("records are missing within it")));
-            }
             let is_whole = header.base_offset == at && limit.is_none() && header.must_rewrite().is_none();
             let is_packed = header.codec() == Codec::Zstd && header.records_count >= PASS_RECORDS;
             if is_whole && (size >= PASS_BYTES || is_packed) {
@@ -140,9 +136,10 @@ impl Cutter {
             if !self.coalescer.is_empty() && self.coalescer.size_bytes() + size > most {
                 break;
             }
+            let is_dense = header.is_dense();
             let mut pushed = match limit {
-                None => self.coalescer.push(&buffer[..size], at),
-                Some(limit) => self.push_part(&buffer[..size], at, limit),
+                None if is_dense => self.coalescer.push(&buffer[..size], at).map(|()| None),
+                _ => self.push_part(&buffer[..size], at, most),
             };
             if let Err(BatchError::TooLarge { .. }) = pushed {
                 // It begins the next cut.
@@ -159,7 +156,13 @@ impl Cutter {
                 self.splitter.set_limit(UNPACK_BYTES);
             }
             match pushed {
-                Ok(()) => {}
+                Ok(None) => {}
+                // A compacted batch: a sequence is told from an offset, so a batch of ours goes no further than a hole.
+                Ok(Some(next)) if self.coalescer.is_empty() => return Err(CutError::Hole { next }),
+                Ok(Some(_)) => {
+                    max_ts_ms = max_ts_ms.max(header.max_timestamp_ms);
+                    break;
+                }
                 Err(error) => {
                     self.coalescer.clear();
                     return Err(wrong(error));
@@ -178,20 +181,26 @@ impl Cutter {
         Ok(Some(Cut { first, end: last + 1, max_ts_ms, bytes }))
     }
 
-    /// Adds records of one batch until `limit` is reached, at least one.
-    fn push_part(&mut self, bytes: &[u8], from: Offset, limit: usize) -> Result<(), BatchError> {
-        batch::check(bytes)?;
+    /// Adds records of one batch until `limit` is reached, at least one unless there is a hole. Answers with the offset after
+    /// the hole that it stopped at.
+    fn push_part(&mut self, bytes: &[u8], from: Offset, limit: usize) -> Result<Option<Offset>, BatchError> {
+        let header = batch::check(bytes)?;
+        let mut next = from;
         for record in self.splitter.records(bytes)? {
             let record = record?;
             if record.offset < from {
                 continue;
             }
+            if record.offset > next {
+                return Ok(Some(record.offset));
+            }
             if !self.coalescer.is_empty() && self.coalescer.size_bytes() + record.body_bytes() > limit {
-                break;
+                return Ok(None);
             }
             self.coalescer.push_record(&record)?;
+            next = record.offset + 1;
         }
-        Ok(())
+        Ok((next <= header.last_offset()).then(|| header.last_offset() + 1))
     }
 }
 
@@ -272,5 +281,56 @@ mod tests {
             }
         }
         assert_eq!((cuts, at), (vec![(1, 2), (4, 5)], 8));
+    }
+
+    /// A batch of so many records of which compaction left some.
+    fn thinned(count: i64, left: &[i64], bytes: usize) -> Bytes {
+        let mut builder = Builder::new();
+        for _ in 0..count {
+            builder.push(5, Some(b"k"), Some(&vec![7; bytes]), &[]).unwrap();
+        }
+        let whole = builder.finish(Codec::None, 0);
+        match crate::record::Sieve::new(1 << 20).sieve(&whole, None, &|record| left.contains(&record.offset)).unwrap() {
+            crate::record::Sieved::Part(part) => part.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_compacted_is_cut_at_every_hole() {
+        for (bytes, limit) in [(10, None), (20_000, None), (10, Some(100))] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut config = Config::new(dir.path());
+            (config.linger, config.ack_linger, config.quota_bytes) = (Duration::ZERO, Duration::ZERO, Some(16 << 20));
+            let log = Log::open(config, &Registry::default()).unwrap();
+            let change =
+                Change::Create { name: "t".into(), partitions: 1, settings: std::collections::BTreeMap::new() };
+            log.change(change, Vec::new()).await.unwrap();
+            let partition = Partition::new("t", 0);
+            for batch in [thinned(6, &[1, 2, 4], bytes), thinned(2, &[0], bytes), thinned(3, &[0, 2], bytes)] {
+                let batches = vec![Append { partition: partition.clone(), batch }];
+                log.commit(Write { batches, ..Write::default() }).await.unwrap();
+            }
+            let mut cutter = Cutter::new(Budget::new(32 << 20), Codec::None, 512 << 10);
+            let (mut at, mut buffer, mut offsets) = (0, Bytes::new(), Vec::new());
+            loop {
+                match cutter.cut(&log, &partition, &mut buffer, at, limit).await {
+                    Ok(Some(cut)) => {
+                        let header = batch::check(&cut.bytes).unwrap();
+                        assert_eq!(i64::from(header.records_count), cut.end - cut.first, "a record for every offset");
+                        assert!(header.must_rewrite().is_none());
+                        offsets.extend(cut.first..cut.end);
+                        at = cut.end;
+                    }
+                    Ok(None) => break,
+                    Err(CutError::Hole { next }) => {
+                        assert!(next > at);
+                        at = next;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!((offsets, at), (vec![1, 2, 4, 6, 8, 10], 11));
+        }
     }
 }
