@@ -35,8 +35,8 @@ use crate::record::{
     marker,
 };
 
-/// What a batch may take unpacked; a larger one stays as it is.
-const UNPACKED_BYTES: usize = 4 << 20;
+/// What a batch may take unpacked; a larger one stays as it is. A few copies of it are there at once.
+const UNPACKED_BYTES: usize = 2 << 20;
 /// Bytes and chunks that one step replaces, about: writes wait for no more than that.
 const STEP_BYTES: usize = 256 << 10;
 const STEP_CHUNKS: usize = 64;
@@ -211,10 +211,7 @@ impl Cleaner<'_> {
         self.keys.clear();
         let mut next = from;
         while next < self.dirty.to {
-            let (chunk, bytes) = self.chunk(next)?;
-            if chunk.last() >= self.dirty.to {
-                break;
-            }
+            let Some((chunk, bytes)) = self.chunk(next)? else { break };
             let aborted = self.aborted(&chunk);
             for (header, batch) in batches(&bytes).map_while(Result::ok) {
                 if header.last_offset() < from || is_hidden(&aborted, &header) {
@@ -244,12 +241,15 @@ impl Cleaner<'_> {
         let mut seen = Seen::default();
         let (mut group, mut step) = (Group::default(), Step::default());
         while next < to {
-            let (chunk, bytes) = self.chunk(next)?;
-            // Behind a hole where the last chunk was.
-            if chunk.last() >= self.dirty.to {
-                break;
+            let Some((chunk, bytes)) = self.chunk(next)? else { break };
+            next = chunk.last() + 1;
+            if is_too_large(&chunk) {
+                seen.is_unreadable = true;
+                self.close(std::mem::take(&mut group), &mut step, None)?;
+                continue;
             }
             let (kept, is_changed) = self.sift(&chunk, &bytes, to, &mut seen);
+            drop(bytes);
             let follows = group.old.last().is_none_or(|last| last.last() + 1 == chunk.base);
             let span = chunk.last() - group.old.first().map_or(chunk.base, |first| first.base);
             // Room for an empty batch at either end.
@@ -258,9 +258,12 @@ impl Cleaner<'_> {
                 self.close(std::mem::take(&mut group), &mut step, None)?;
             }
             group.old.push(chunk);
-            group.kept.extend_from_slice(&kept);
+            if group.kept.is_empty() {
+                group.kept = kept;
+            } else {
+                group.kept.extend_from_slice(&kept);
+            }
             group.is_changed |= is_changed;
-            next = chunk.last() + 1;
         }
         self.close(group, &mut step, Some(to))
     }
@@ -346,16 +349,23 @@ impl Cleaner<'_> {
         (kept, is_changed)
     }
 
-    /// The chunk that holds an offset, and its batches.
-    fn chunk(&self, offset: Offset) -> Result<(ChunkRef, Vec<u8>), Cut> {
+    /// The chunk that holds an offset, and its batches unless it is too large; `None` if none of those to be compacted does.
+    fn chunk(&self, offset: Offset) -> Result<Option<(ChunkRef, Vec<u8>)>, Cut> {
         if let Some(why) = self.shared.queue.closed() {
             return Err(why.into());
         }
         let part = &self.dirty.part;
         let chunk = part.lock().chunk_at(offset).filter(|_| part.is_live()).ok_or(Cut::Off)?;
+        // Behind a hole where the last chunk was.
+        if chunk.last() >= self.dirty.to {
+            return Ok(None);
+        }
         let mut bytes = Vec::new();
+        if is_too_large(&chunk) {
+            return Ok(Some((chunk, bytes)));
+        }
         match self.shared.with_store(|store| store.read_chunk(part.id, &chunk, true, &mut bytes))? {
-            Chunk::Read => Ok((chunk, bytes)),
+            Chunk::Read => Ok(Some((chunk, bytes))),
             Chunk::Gone | Chunk::Cold => Err(Cut::Off),
             Chunk::Damaged => {
                 let copy = self.shared.with_store(|store| Ok(store.keep_chunk(part.id, &chunk)))?;
@@ -384,8 +394,14 @@ struct Seen {
 impl Seen {
     /// Whether nothing is left of the transaction that a marker ends.
     fn is_last_of(&mut self, marker: &Header, outcome: Outcome) -> bool {
-        !self.producers.remove(&marker.producer.id) || outcome == Outcome::Abort
+        let is_left = self.producers.remove(&marker.producer.id) || self.is_unreadable;
+        !is_left || outcome == Outcome::Abort
     }
+}
+
+/// One batch that would take too much, packed or not.
+fn is_too_large(chunk: &ChunkRef) -> bool {
+    chunk.length as usize > UNPACKED_BYTES
 }
 
 fn is_hidden(aborted: &[Aborted], header: &Header) -> bool {
@@ -405,10 +421,14 @@ fn replacement(group: Group) -> Option<Replacement> {
         end = header.last_offset();
         max_timestamp_ms = max_timestamp_ms.max(header.max_timestamp_ms);
     }
-    let mut batches = Vec::with_capacity(kept.len() + 256);
-    cover(&mut batches, first.base, begin);
-    batches.extend_from_slice(&kept);
+    let mut batches = kept;
+    if begin > first.base {
+        let mut front = Vec::new();
+        cover(&mut front, first.base, begin);
+        batches.splice(..0, front);
+    }
     cover(&mut batches, end + 1, last.last() + 1);
+    batches.shrink_to_fit();
     let new = ChunkRef {
         // The place and the age of the newest; the ones before leave holes between seals, which mean nothing.
         seal: last.seal,

@@ -11,6 +11,10 @@ use crate::record::Offset;
 /// Fewer dirty bytes are not worth a commit.
 const LEAST_DIRTY_BYTES: u64 = CHUNK_BYTES as u64 / 2;
 
+/// Share of dirty bytes from which on it is worth it where room is short: a full log stays full, and each byte that comes in
+/// should not have ten others written again.
+const SHORT_RATIO: f64 = 0.2;
+
 /// How a topic is compacted where it says nothing itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compaction {
@@ -78,7 +82,8 @@ pub(super) struct Dirt {
 impl Dirt {
     /// Whether it is time. `is_short`: room is short, and compacting is better than deleting.
     pub(super) fn is_due(&self, policy: &Compaction, is_short: bool) -> bool {
-        let is_enough = self.dirty_bytes >= LEAST_DIRTY_BYTES && (is_short || self.ratio > policy.dirty_ratio);
+        let ratio = if is_short { policy.dirty_ratio.min(SHORT_RATIO) } else { policy.dirty_ratio };
+        let is_enough = self.dirty_bytes >= LEAST_DIRTY_BYTES && self.ratio > ratio;
         self.dirty_bytes > 0 && (is_enough || self.is_late)
     }
 }
