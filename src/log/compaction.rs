@@ -254,7 +254,8 @@ impl Cleaner<'_> {
             let span = chunk.last() - group.old.first().map_or(chunk.base, |first| first.base);
             // Room for an empty batch at either end.
             let fits = group.kept.len() + kept.len() + 256 <= CHUNK_BYTES && u32::try_from(span).is_ok();
-            if !group.old.is_empty() && !(follows && fits) {
+            let ends = !(follows && fits);
+            if ends && !group.old.is_empty() {
                 self.close(std::mem::take(&mut group), &mut step, None)?;
             }
             group.old.push(chunk);

@@ -154,7 +154,10 @@ mod tests {
         bytes
     }
 
-    fn listed(bytes: &[u8]) -> Vec<(i64, i64, Vec<u8>, Option<Vec<u8>>)> {
+    /// Offset, time, key and value.
+    type Listed = (i64, i64, Vec<u8>, Option<Vec<u8>>);
+
+    fn listed(bytes: &[u8]) -> Vec<Listed> {
         batch::check(bytes).unwrap();
         let mut unpacker = Unpacker::new(1 << 20);
         let records = unpacker.records(bytes).unwrap().map(Result::unwrap);
