@@ -148,6 +148,8 @@ cases! {
     describe_producers DescribeProducersRequest DescribeProducersResponse,
     describe_transactions DescribeTransactionsRequest DescribeTransactionsResponse,
     list_transactions ListTransactionsRequest ListTransactionsResponse,
+    consumer_group_heartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse,
+    consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse,
     list_config_resources ListConfigResourcesRequest ListConfigResourcesResponse,
     describe_topic_partitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse,
 }

@@ -15,6 +15,8 @@ pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
 pub mod api_versions;
 mod codec;
+pub mod consumer_group_describe;
+pub mod consumer_group_heartbeat;
 pub mod consumer_protocol;
 pub mod create_acls;
 pub mod create_partitions;
@@ -207,6 +209,8 @@ apis! {
     61 DescribeProducers in describe_producers: DescribeProducersRequest,
     65 DescribeTransactions in describe_transactions: DescribeTransactionsRequest,
     66 ListTransactions in list_transactions: ListTransactionsRequest,
+    68 ConsumerGroupHeartbeat in consumer_group_heartbeat: ConsumerGroupHeartbeatRequest,
+    69 ConsumerGroupDescribe in consumer_group_describe: ConsumerGroupDescribeRequest,
     74 ListConfigResources in list_config_resources: ListConfigResourcesRequest,
     75 DescribeTopicPartitions in describe_topic_partitions: DescribeTopicPartitionsRequest,
 }
