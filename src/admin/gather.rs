@@ -90,14 +90,13 @@ impl Parts {
     fn groups(&self) -> BTreeMap<String, status::Group> {
         let listed = self.groups.list().unwrap_or_default();
         let row = |listed: groups::Listed| {
-            let members = self.groups.describe(&listed.group).ok().flatten().map_or(0, |d| d.members.len());
             let committed = groups::offsets::of_group(&self.log, &listed.group).unwrap_or_default();
             let behind = |(partition, committed): (Partition, groups::offsets::Committed)| {
                 let end = self.log.watch(&partition).map_or(committed.offset, |b| b.borrow().high_watermark);
                 lag(end, committed.offset)
             };
             let lag = committed.into_iter().map(behind).sum();
-            (listed.group, status::Group { state: listed.state.name().into(), members, lag })
+            (listed.group, status::Group { state: listed.state.into(), members: listed.members, lag })
         };
         listed.into_iter().map(row).collect()
     }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Error, Groups, Shared, State, offsets};
+use super::{Error, Groups, Machine, Shared, offsets};
 use crate::{
     log::{self, Write},
     record::{Offset, Partition},
@@ -22,6 +22,8 @@ pub struct Commit {
     pub instance_id: Option<Arc<str>>,
     /// The generation it belongs to; below 0 for a client that assigns its partitions itself.
     pub generation: i32,
+    /// The request's version knows member epochs, which members of the consumer protocol must use.
+    pub knows_epochs: bool,
     /// What to commit.
     pub positions: Vec<Position>,
 }
@@ -187,8 +189,19 @@ impl Groups {
         let Commit { member_id, instance_id, generation, .. } = request;
         if let Some(slot) = self.0.find(group) {
             let mut live = slot.lock();
-            if live.group.state() != State::Dead {
-                return live.group.check_commit(self.0.now(), member_id, instance_id.as_deref(), *generation);
+            let now = self.0.now();
+            match &mut live.group {
+                group if group.is_dead() => {}
+                Machine::Classic(group) => {
+                    return group.check_commit(now, member_id, instance_id.as_deref(), *generation);
+                }
+                Machine::Consumer(group) => {
+                    let topics = Arc::clone(&self.0.log.topics().borrow());
+                    let partitions = request.positions.iter().map(|position| &position.partition);
+                    group.check_commit(member_id, *generation, partitions, &topics)?;
+                    let is_member = group.has_member(member_id);
+                    return if is_member && !request.knows_epochs { Err(Error::UnsupportedVersion) } else { Ok(()) };
+                }
             }
         }
         match (*generation < 0, member_id.is_empty() && instance_id.is_none()) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Error, Groups, State, check_id, offsets};
+use super::{Error, Groups, Kind, Machine, State, check_id, offsets};
 use crate::{log::Write, record::Partition};
 
 /// A line of the list of groups.
@@ -14,11 +14,15 @@ pub struct Listed {
     pub group: String,
     /// `consumer`, `connect` …; empty if it only has offsets.
     pub protocol_type: Arc<str>,
-    /// Where it stands.
-    pub state: State,
+    /// Where it stands, by Kafka's name.
+    pub state: &'static str,
+    /// Which protocol it follows.
+    pub kind: Kind,
+    /// How many members it has.
+    pub members: usize,
 }
 
-/// All about one group.
+/// All about one group of the classic protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// Where it stands.
@@ -57,25 +61,42 @@ impl Groups {
     /// # Errors
     /// [`Error::Log`] when the log has stopped.
     pub fn list(&self) -> Result<Vec<Listed>, Error> {
-        let mut found: BTreeMap<String, (Arc<str>, State)> =
-            offsets::groups(&self.0.log)?.into_iter().map(|group| (group, ("".into(), State::Empty))).collect();
+        let only_offsets = |group: String| Listed {
+            group,
+            protocol_type: "".into(),
+            state: State::Empty.name(),
+            kind: Kind::Classic,
+            members: 0,
+        };
+        let mut found: BTreeMap<String, Listed> =
+            offsets::groups(&self.0.log)?.into_iter().map(|group| (group.clone(), only_offsets(group))).collect();
         for (name, slot) in self.0.lock().iter() {
             let live = slot.lock();
-            let protocol_type = live.group.protocol_type().cloned().unwrap_or_default();
-            found.insert(name.to_string(), (protocol_type, live.group.state()));
+            let protocol_type = match &live.group {
+                Machine::Classic(group) => group.protocol_type().cloned().unwrap_or_default(),
+                Machine::Consumer(_) => CONSUMER.into(),
+            };
+            let line = Listed {
+                group: name.to_string(),
+                protocol_type,
+                state: live.group.state_name(),
+                kind: live.group.kind(),
+                members: live.group.size(),
+            };
+            found.insert(name.to_string(), line);
         }
-        let line = |(group, (protocol_type, state))| Listed { group, protocol_type, state };
-        Ok(found.into_iter().map(line).collect())
+        Ok(found.into_values().collect())
     }
 
-    /// All about one group; `None` if it has neither members nor offsets.
+    /// All about one group of the classic protocol; `None` if it has neither members nor offsets, or is of the other
+    /// kind.
     ///
     /// # Errors
     /// [`Error::Log`] when the log has stopped.
     pub fn describe(&self, group: &str) -> Result<Option<Description>, Error> {
         if let Some(slot) = self.0.find(group) {
             let live = slot.lock();
-            let group = &live.group;
+            let Machine::Classic(group) = &live.group else { return Ok(None) };
             if group.state() != State::Dead {
                 // Between generations metadata and shares are nobody's business: Kafka shows none.
                 let protocol = group.protocol().filter(|_| group.state() == State::Stable).cloned().unwrap_or_default();
@@ -133,20 +154,19 @@ impl Groups {
     /// partition stands in its place.
     pub async fn delete_offsets(&self, group: &str, partitions: &[Partition]) -> Result<Vec<Result<(), Error>>, Error> {
         check_id(group)?;
-        let Some(description) = self.describe(group)? else { return Err(Error::NotFound) };
-        let has_members = description.state != State::Empty;
-        if has_members && &*description.protocol_type != CONSUMER {
-            return Err(Error::NonEmpty);
+        if !self.is_consumer(group) {
+            let Some(description) = self.describe(group)? else { return Err(Error::NotFound) };
+            if description.state != State::Empty && &*description.protocol_type != CONSUMER {
+                return Err(Error::NonEmpty);
+            }
         }
-        let subscribed = if has_members { self.subscribed_topics(group) } else { Some(Vec::new()) };
-        let is_subscribed = |topic: &str| subscribed.as_ref().is_none_or(|all| all.iter().any(|t| t == topic));
         let topics = Arc::clone(&self.0.log.topics().borrow());
         let (mut state, mut answers) = (Vec::new(), Vec::with_capacity(partitions.len()));
         for partition in partitions {
             let topic = topics.get(&partition.topic).filter(|t| (0..t.partitions).contains(&partition.index));
             answers.push(match topic {
                 None => Err(Error::UnknownPartition(partition.clone())),
-                Some(_) if is_subscribed(&partition.topic) => Err(Error::Subscribed),
+                Some(_) if self.is_subscribed(group, &partition.topic) => Err(Error::Subscribed),
                 Some(topic) => {
                     state.push(offsets::forget(group, partition, topic.id));
                     Ok(())
@@ -159,16 +179,17 @@ impl Groups {
         Ok(answers)
     }
 
-    /// The topics that the members of a consumer group want; `None` if a member's words cannot be read, which must
-    /// count as any topic.
-    fn subscribed_topics(&self, group: &str) -> Option<Vec<String>> {
-        let slot = self.0.find(group)?;
+    /// Whether a member wants the topic. A classic member whose words cannot be read counts as one that does.
+    fn is_subscribed(&self, group: &str, topic: &str) -> bool {
+        let Some(slot) = self.0.find(group) else { return false };
         let live = slot.lock();
-        let mut all = Vec::new();
-        for protocol in live.group.members().iter().flat_map(|m| &m.protocols) {
-            all.append(&mut consumer_topics(&protocol.metadata)?);
+        match &live.group {
+            Machine::Consumer(group) => group.wants(topic),
+            Machine::Classic(group) => {
+                let mut said = group.members().iter().flat_map(|m| &m.protocols);
+                said.any(|p| consumer_topics(&p.metadata).is_none_or(|topics| topics.iter().any(|t| t == topic)))
+            }
         }
-        Some(all)
     }
 }
 

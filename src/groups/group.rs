@@ -119,6 +119,11 @@ impl Group {
         }
     }
 
+    /// One whose next generation is that after `generation`.
+    pub(super) fn after(limits: Limits, generation: i32) -> Self {
+        Self { generation, ..Self::new(limits) }
+    }
+
     pub(super) fn state(&self) -> State {
         self.state
     }

@@ -1,7 +1,7 @@
 //! Consumer groups: who reads which partition, and how far they came.
 //!
-//! [`Groups`] is the handle: it keeps each group's state machine (`group.rs`) behind a lock of its own, parks joins and
-//! syncs, and runs the timers of all groups in one task. Committed offsets lie in the log's state ([`offsets`]), so that
+//! [`Groups`] is the handle: it keeps each group's state machine behind a lock of its own (`group.rs` for the classic
+//! protocol, `consumer.rs` for that of KIP-848), parks joins and syncs, and runs the timers of all groups in one task. Committed offsets lie in the log's state ([`offsets`]), so that
 //! a stream or a sink can commit its position together with its outputs; a group that only has offsets exists and is
 //! `Empty`. Never speaks the Kafka protocol, never reads a record.
 //!
@@ -9,8 +9,11 @@
 //! rebalance and no writes to flash. What clients can make it hold is bounded by [`Config`].
 
 mod commits;
+mod consumer;
+mod consumers;
 mod directory;
 mod group;
+mod machine;
 mod member;
 pub mod offsets;
 mod timers;
@@ -31,12 +34,16 @@ use tokio::{
 
 pub use self::{
     commits::{Commit, Position},
+    consumer::{Assignor, ConsumerDescription, ConsumerMemberDescription, Heard, Heartbeat, Share},
+    consumers::fresh_consumer_id,
     directory::{Description, Listed, MemberDescription},
     group::{Leaver, State},
+    machine::Kind,
     member::{Join, Joined, JoinedMember, Protocol, Sync, Synced},
 };
 use self::{
     group::{Group, Limits},
+    machine::Machine,
     member::{Answer, Ticket, Uptime},
 };
 use crate::{
@@ -56,6 +63,14 @@ pub struct Config {
     pub initial_rebalance_delay_ms: u64,
     /// `group.max.size`: most members of one group.
     pub max_size: usize,
+    /// `group.consumer.session.timeout.ms`: without a sign of life for so long a member of the consumer protocol is removed.
+    pub consumer_session_timeout_ms: u64,
+    /// `group.consumer.heartbeat.interval.ms`: how often such members are told to beat.
+    pub consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`: most members of one such group.
+    pub consumer_max_size: usize,
+    /// `group.consumer.assignors`: those that members may ask for; the first is the default.
+    pub consumer_assignors: Vec<Assignor>,
     /// `offset.metadata.max.bytes`: most bytes a client may attach to an offset.
     pub max_metadata_bytes: usize,
     /// `offsets.retention.minutes`, in milliseconds: offsets older than this of groups without members are forgotten.
@@ -74,6 +89,10 @@ impl Default for Config {
             max_session_timeout_ms: 30 * 60 * 1000,
             initial_rebalance_delay_ms: 0,
             max_size: 250,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
+            consumer_max_size: 250,
+            consumer_assignors: vec![Assignor::Uniform, Assignor::Range],
             max_metadata_bytes: 4096,
             offsets_retention_ms: None,
             max_groups: 1000,
@@ -97,6 +116,42 @@ pub enum Error {
     /// Another generation: join anew.
     #[error("not the current generation")]
     IllegalGeneration,
+    /// Another epoch than the member's: give everything up and join anew.
+    #[error(
+        "member epoch {claimed} is not the current one, {current}: the member must abandon all its partitions and rejoin"
+    )]
+    FencedEpoch {
+        /// The epoch that the request names.
+        claimed: i32,
+        /// The member's epoch.
+        current: i32,
+    },
+    /// Another epoch than the member's: come back with the current one.
+    #[error("member epoch {claimed} is not the current one, {current}")]
+    StaleEpoch {
+        /// The epoch that the request names.
+        claimed: i32,
+        /// The member's epoch.
+        current: i32,
+    },
+    /// A static member of that name is there and has not left.
+    #[error("the group.instance.id is still in use by another member")]
+    UnreleasedInstance,
+    /// No such server-side assignor, in words.
+    #[error("{0}")]
+    UnsupportedAssignor(String),
+    /// A pattern that cannot be used, and why.
+    #[error("{0}")]
+    InvalidPattern(String),
+    /// The request does not have the form it must have, in Kafka's words.
+    #[error("{0}")]
+    InvalidRequest(&'static str),
+    /// A member of the consumer protocol used a version that does not know epochs.
+    #[error("OffsetCommit version 9 or above must be used by members using the consumer group protocol")]
+    UnsupportedVersion,
+    /// The group has members of the classic protocol, or is one of those that only have offsets.
+    #[error("not a consumer group")]
+    NotConsumer,
     /// Join again.
     #[error("the group is rebalancing")]
     RebalanceInProgress,
@@ -168,7 +223,7 @@ struct Shared {
 struct Slot(Mutex<Live>);
 
 struct Live {
-    group: Group,
+    group: Machine,
     waiting: BTreeMap<Ticket, oneshot::Sender<Answer>>,
     idle_since: Option<Uptime>,
     size_bytes: usize,
@@ -278,7 +333,8 @@ impl Groups {
         check_id(group)?;
         let slot = self.0.find(group).ok_or(Error::UnknownMember)?;
         let mut live = slot.lock();
-        live.group.heartbeat(self.0.now(), member_id, instance_id, generation)
+        let Machine::Classic(group) = &mut live.group else { return Err(Error::UnknownMember) };
+        group.heartbeat(self.0.now(), member_id, instance_id, generation)
         // A heartbeat only moves a deadline back: the timer task need not know.
     }
 
@@ -294,7 +350,11 @@ impl Groups {
         let mut out = Vec::new();
         let mut live = slot.lock();
         let now = self.0.now();
-        let answers = leavers.iter().map(|leaver| live.group.leave(now, leaver, &mut out)).collect();
+        let answers = match &mut live.group {
+            Machine::Classic(group) => leavers.iter().map(|leaver| group.leave(now, leaver, &mut out)).collect(),
+            // Members of the consumer protocol leave by a heartbeat.
+            Machine::Consumer(_) => leavers.iter().map(|_| Err(Error::UnknownMember)).collect(),
+        };
         self.0.settle(&mut live, out);
         Ok(answers)
     }
@@ -315,13 +375,16 @@ impl Groups {
                 self.0.find(name).ok_or(Error::UnknownMember)?
             };
             let mut live = found.lock();
-            if live.group.state() == State::Dead {
+            if live.group.is_dead() {
                 // Removed between the look-up and the lock.
                 continue;
             }
             let mut out = Vec::new();
+            let Some(group) = live.group.as_classic(self.0.limits(), can_create) else {
+                return Err(if can_create { Error::InconsistentProtocol } else { Error::UnknownMember });
+            };
+            event(group, self.0.now(), ticket, &mut out);
             live.waiting.insert(ticket, answer);
-            event(&mut live.group, self.0.now(), ticket, &mut out);
             self.0.settle(&mut live, out);
             drop(live);
             break found;
@@ -345,7 +408,9 @@ impl Drop for Parked {
         let mut live = self.slot.lock();
         if live.waiting.remove(&self.ticket).is_some() {
             let mut out = Vec::new();
-            live.group.gone(self.shared.now(), self.ticket, &mut out);
+            if let Machine::Classic(group) = &mut live.group {
+                group.gone(self.shared.now(), self.ticket, &mut out);
+            }
             self.shared.settle(&mut live, out);
         }
     }
@@ -358,6 +423,10 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { initial_delay_ms: self.config.initial_rebalance_delay_ms, max_size: self.config.max_size }
     }
 
     fn find(&self, name: &str) -> Option<Arc<Slot>> {
@@ -373,10 +442,8 @@ impl Shared {
             let idle = slots.iter().find_map(|(name, slot)| slot.bury_if_idle().then(|| Arc::clone(name)));
             slots.remove(&idle.ok_or(Error::NotAvailable)?);
         }
-        let limits =
-            Limits { initial_delay_ms: self.config.initial_rebalance_delay_ms, max_size: self.config.max_size };
         let live = Live {
-            group: Group::new(limits),
+            group: Machine::Classic(Group::new(self.limits())),
             waiting: BTreeMap::new(),
             idle_since: None,
             size_bytes: 0,
@@ -432,21 +499,25 @@ fn check_id(group: &str) -> Result<(), Error> {
 
 /// `client id-uuid`, for a static member `instance id-uuid`, as Kafka makes them.
 fn fresh_member_id(request: &Join) -> Arc<str> {
+    let name = request.instance_id.as_ref().unwrap_or(&request.client_id);
+    format!("{name}-{}", uuid()).into()
+}
+
+/// A random UUID.
+fn uuid() -> String {
     let mut id = [0u8; 16];
     let _len = rustix::rand::getrandom(&mut id[..], rustix::rand::GetRandomFlags::empty());
     id[6] = (id[6] & 0x0f) | 0x40;
     id[8] = (id[8] & 0x3f) | 0x80;
     let n = u128::from_be_bytes(id);
-    let name = request.instance_id.as_ref().unwrap_or(&request.client_id);
     format!(
-        "{name}-{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
         n >> 96,
         (n >> 80) & 0xffff,
         (n >> 64) & 0xffff,
         (n >> 48) & 0xffff,
         n & 0xffff_ffff_ffff
     )
-    .into()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -222,10 +222,7 @@ async fn commits_are_durable_checked_and_not_repeated() {
     rig.log.commit(Write { state, ..Write::default() }).await.unwrap();
     let listed: Vec<_> =
         rig.groups.list().unwrap().into_iter().map(|l| (l.group, l.protocol_type.to_string(), l.state)).collect();
-    assert_eq!(
-        listed,
-        [("app".into(), String::new(), State::Empty), ("g".into(), "consumer".to_owned(), State::Stable)]
-    );
+    assert_eq!(listed, [("app".into(), String::new(), "Empty"), ("g".into(), "consumer".to_owned(), "Stable")]);
     assert_eq!(rig.groups.describe("app").unwrap().unwrap().state, State::Empty);
     assert_eq!(rig.groups.offsets("app").unwrap()[&Partition::new("t", 1)].offset, 5);
 }
@@ -320,4 +317,64 @@ async fn offsets_lapse_only_if_told_so_and_unused() {
     eventually(|| offsets::groups(&rig.log).unwrap().len() == 3).await;
     let left: Vec<_> = offsets::groups(&rig.log).unwrap().into_iter().collect();
     assert_eq!(left, ["new", "unset", "used"]);
+}
+
+fn consumer(id: &str) -> Heartbeat {
+    Heartbeat {
+        member_id: id.into(),
+        rebalance_timeout_ms: 60_000,
+        topic_names: Some(vec!["t".into()]),
+        owned: Some(BTreeSet::new()),
+        ..Heartbeat::default()
+    }
+}
+
+fn beat(id: &str, epoch: i32) -> Heartbeat {
+    Heartbeat { member_id: id.into(), epoch, rebalance_timeout_ms: -1, ..Heartbeat::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn consumers_are_kept_within_bounds_and_expire_by_themselves() {
+    let rig = rig(Config { max_groups: 2, memory_limit_bytes: 4096, ..Config::default() });
+    create(&rig.log, "t").await;
+    assert_eq!(rig.groups.consumer_heartbeat("a", &consumer("1")).unwrap().assigned.unwrap().len(), 2);
+    let many = Heartbeat { topic_names: Some((0..100).map(|n| format!("topic-{n}")).collect()), ..consumer("1") };
+    assert_eq!(rig.groups.consumer_heartbeat("b", &many), Err(Error::GroupFull));
+    assert_eq!(rig.groups.consumer_heartbeat("a", &Heartbeat { epoch: 1, ..many }), Err(Error::GroupFull));
+    assert_eq!(rig.groups.list().unwrap().len(), 1, "a refusal leaves nothing behind");
+    let long = "i".repeat(4096);
+    assert_eq!(rig.groups.consumer_heartbeat("b", &consumer(&long)), Err(Error::GroupFull));
+    assert!(rig.groups.consumer_heartbeat("b", &consumer("1")).is_ok());
+    assert_eq!(rig.groups.consumer_heartbeat("c", &consumer("1")), Err(Error::NotAvailable), "both have members");
+
+    // Nobody calls anything for them: the timer task must notice, and forget the groups in the end.
+    tokio::time::sleep(Duration::from_secs(46)).await;
+    eventually(|| rig.groups.list().unwrap().iter().all(|l| l.members == 0)).await;
+    assert_eq!(rig.groups.consumer_heartbeat("a", &beat("1", 1)), Err(Error::UnknownMember));
+    assert_eq!(rig.groups.describe_consumer("a").unwrap().epoch, 2);
+    assert_eq!(rig.groups.consumer_heartbeat("a", &consumer("2")).unwrap().epoch, 3, "remembered");
+    assert!(rig.groups.consumer_heartbeat("c", &consumer("1")).is_ok(), "an idle group makes room");
+    tokio::time::sleep(Duration::from_secs(46 + 601)).await;
+    eventually(|| rig.groups.list().unwrap().is_empty()).await;
+    assert_eq!(rig.groups.describe_consumer("a"), Err(Error::NotFound));
+}
+
+#[tokio::test]
+async fn a_refused_heartbeat_does_not_turn_a_classic_group() {
+    let rig = rig(Config::default());
+    create(&rig.log, "t").await;
+    let a = lone_member(&rig, "g").await;
+    let left = rig.groups.leave("g", &[Leaver { member_id: a.member_id.to_string(), instance_id: None }]).unwrap();
+    assert_eq!(left, [Ok(())]);
+    let kind = || rig.groups.list().unwrap()[0].kind;
+    let wrong = Heartbeat { assignor: Some("sticky".into()), ..consumer("1") };
+    assert!(matches!(rig.groups.consumer_heartbeat("g", &wrong), Err(Error::UnsupportedAssignor(_))));
+    assert_eq!(kind(), Kind::Classic);
+    assert_eq!(rig.groups.consumer_heartbeat("g", &consumer("1")).unwrap().epoch, 3, "generations count on");
+    assert_eq!(kind(), Kind::Consumer);
+    assert_eq!(rig.groups.join("g", request("")).await, Err(Error::InconsistentProtocol));
+    assert_eq!(rig.groups.delete("g").await, Err(Error::NonEmpty));
+    rig.groups.consumer_heartbeat("g", &beat("1", -1)).unwrap();
+    assert_eq!(rig.groups.join("g", request("")).await.unwrap().generation, 5);
+    assert_eq!(kind(), Kind::Classic);
 }

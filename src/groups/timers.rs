@@ -82,7 +82,7 @@ impl Shared {
                 live.group.tick(now, &mut out);
                 self.settle(&mut live, out);
             }
-            members += live.group.members().len();
+            members += live.group.size();
             if live.idle_since.is_some_and(|since| since + IDLE_MS <= now) {
                 idle.push(name);
             } else {

@@ -53,6 +53,10 @@ impl Config {
             max_session_timeout_ms: milliseconds("group.max.session.timeout.ms"),
             initial_rebalance_delay_ms: u64::try_from(number("group.initial.rebalance.delay.ms")).unwrap_or(0),
             max_size: usize::try_from(number("group.max.size")).unwrap_or(1),
+            consumer_session_timeout_ms: u64::try_from(number("group.consumer.session.timeout.ms")).unwrap_or(1),
+            consumer_heartbeat_interval_ms: milliseconds("group.consumer.heartbeat.interval.ms"),
+            consumer_max_size: usize::try_from(number("group.consumer.max.size")).unwrap_or(1),
+            consumer_assignors: self.assignors(),
             max_metadata_bytes: usize::try_from(number("offset.metadata.max.bytes")).unwrap_or(0),
             offsets_retention_ms: (retention_minutes != i64::from(i32::MAX))
                 .then(|| u64::try_from(retention_minutes).unwrap_or(0) * 60_000),
@@ -75,6 +79,33 @@ impl Config {
         stated.or_else(|| settings::broker_setting(name)?.default?.parse().ok()).unwrap_or(0)
     }
 
+    /// The server-side assignors, the default first.
+    fn assignors(&self) -> Vec<groups::Assignor> {
+        let name = "group.consumer.assignors";
+        let stated = self.broker.get(name).map(ToString::to_string);
+        let words = stated.or_else(|| Some(settings::broker_setting(name)?.default?.to_owned())).unwrap_or_default();
+        words.split(',').filter_map(|word| groups::Assignor::named(word.trim())).collect()
+    }
+
+    /// Settings of the consumer group protocol that do not fit each other, as Kafka checks them.
+    fn check_consumer_groups(&self, mut wrong: impl FnMut(&str, String, String)) {
+        for what in ["session.timeout.ms", "heartbeat.interval.ms"] {
+            let name = format!("group.consumer.{what}");
+            let (low, high) = (format!("group.consumer.min.{what}"), format!("group.consumer.max.{what}"));
+            let (value, least, most) = (self.number(&name), self.number(&low), self.number(&high));
+            if !(least..=most).contains(&value) {
+                let key = format!("kafka.broker.\"{name}\"");
+                wrong(&key, value.to_string(), format!("from {least} ({low}) to {most} ({high})"));
+            }
+        }
+        let session_timeout_ms = self.number("group.consumer.session.timeout.ms");
+        let interval_ms = self.number("group.consumer.heartbeat.interval.ms");
+        if interval_ms >= session_timeout_ms {
+            let key = "kafka.broker.\"group.consumer.heartbeat.interval.ms\"";
+            wrong(key, interval_ms.to_string(), format!("less than the session time-out, {session_timeout_ms}"));
+        }
+    }
+
     /// Everything that is wrong with it, by key.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -89,6 +120,7 @@ impl Config {
                 wrong(&format!("kafka.broker.\"{name}\""), value.to_string(), why);
             }
         }
+        self.check_consumer_groups(&mut wrong);
         let limits = &self.limits;
         if limits.max_connections == 0 {
             wrong("kafka.limits.max_connections", "0".into(), "at least 1".into());

@@ -3,6 +3,7 @@
 
 mod admin_apis;
 mod compatibility;
+mod consumer_groups;
 mod groups;
 mod kafka;
 mod limits;

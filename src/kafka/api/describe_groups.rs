@@ -2,6 +2,7 @@
 //!
 //! Behaviour
 //! * State, protocol and members; metadata and assignments only while the group is `Stable`, as from Kafka.
+//! * A group of the consumer protocol is not found here: clients ask ConsumerGroupDescribe first, and this for the rest.
 //! * A group that only has committed offsets, such as a stream's, is `Empty`.
 //!
 //! Version notes
@@ -20,9 +21,9 @@ use crate::{
 };
 
 /// Kafka's bits for READ, DELETE and DESCRIBE.
-const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
+pub(super) const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 /// Kafka's word for "was not asked".
-const NO_OPERATIONS: i32 = i32::MIN;
+pub(super) const NO_OPERATIONS: i32 = i32::MIN;
 
 pub(super) async fn handle(
     context: &Context<'_>,
@@ -36,6 +37,10 @@ pub(super) async fn handle(
         let (error_code, error_message, description) = match described {
             Ok(Some(description)) => (ErrorCode::NONE, None, description),
             Ok(None) if context.version < 6 => (ErrorCode::NONE, None, nothing()),
+            Ok(None) if context.broker.groups.is_consumer(&group_id) => {
+                let message = format!("Group {group_id} is not a classic group.");
+                (ErrorCode::GROUP_ID_NOT_FOUND, Some(message), nothing())
+            }
             Ok(None) => (ErrorCode::GROUP_ID_NOT_FOUND, Some(format!("Group {group_id} not found.")), nothing()),
             Err(error) => (group_error_code(&error), Some(error.to_string()), nothing()),
         };

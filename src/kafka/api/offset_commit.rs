@@ -7,6 +7,8 @@
 //!
 //! Version notes
 //! * v2–4: `retention_time_ms` is not heeded: offsets are kept as long as the broker is told to.
+//! * v9: member epochs, which members of the consumer protocol must use: UNSUPPORTED_VERSION before. STALE_MEMBER_EPOCH for
+//!   another epoch than the member's, unless the older one was in force when the member got the partition (KIP-1251).
 //! * v9: an unknown group is GROUP_ID_NOT_FOUND, before it is ILLEGAL_GENERATION. A named member of an unknown group is
 //!   UNKNOWN_MEMBER_ID in every version, see `groups/commits.rs`.
 
@@ -43,6 +45,7 @@ pub(super) async fn handle(context: &Context<'_>, request: OffsetCommitRequest) 
         member_id: request.member_id,
         instance_id: request.group_instance_id.map(Into::into),
         generation: request.generation_id_or_member_epoch,
+        knows_epochs: context.version >= 9,
         positions,
     };
     let code = |error: &Error| match error {

@@ -7,7 +7,8 @@
 //! Version notes
 //! * v7: with `require_stable`, a position that an open transaction is to change is UNSTABLE_OFFSET_COMMIT: whoever goes
 //!   on from the old one would read again what the transaction has dealt with.
-//! * v8: several groups. v9: member id and epoch belong to the new kind of group and are not looked at.
+//! * v8: several groups. v9: member id and epoch, looked at in groups of the consumer protocol: STALE_MEMBER_EPOCH makes a
+//!   member ask again with its current one, UNKNOWN_MEMBER_ID join anew. Who names neither, such as a tool, is answered.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +46,9 @@ pub(super) async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -
     let is_first = |g: &OffsetFetchRequestGroup| g.topics.is_some() || seen.insert(g.group_id.clone());
     let groups = request.groups.into_iter().filter(is_first).map(|group| {
         let topics = group.topics.map(|all| all.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let (topics, error_code) = match find(context, &group.group_id, topics, request.require_stable) {
+        let may_read = context.broker.groups.check_fetch(&group.group_id, group.member_id.as_deref(), group.member_epoch);
+        let found = may_read.and_then(|()| find(context, &group.group_id, topics, request.require_stable));
+        let (topics, error_code) = match found {
             Ok(topics) => (topics.into_iter().map(topic).collect(), ErrorCode::NONE),
             Err(error) => (Vec::new(), group_error_code(&error)),
         };

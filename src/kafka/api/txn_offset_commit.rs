@@ -51,12 +51,16 @@ pub(super) async fn handle(
         member_id: request.member_id,
         instance_id: request.group_instance_id.map(Into::into),
         generation: request.generation_id,
+        // Kafka asks no version of those who commit in a transaction.
+        knows_epochs: true,
         positions,
     };
     let (mut answers, mut refusal) = (Vec::new(), ErrorCode::NONE);
     match context.broker.groups.check_transactional(&request.group_id, commit) {
         // As Kafka: a generation of a group that is not there.
         Err(GroupError::NotFound) => refusal = ErrorCode::ILLEGAL_GENERATION,
+        // The request knows no member epochs.
+        Err(GroupError::StaleEpoch { .. }) => refusal = ErrorCode::ILLEGAL_GENERATION,
         Err(error) => refusal = group_error_code(&error),
         Ok((checked, positions)) => {
             let flow = if context.version >= 5 { Flow::Second } else { Flow::First };
