@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::{args::GroupsCommand, broker::Connected, print, table::Table};
 use crate::wire::{
+    ErrorCode,
+    consumer_group_describe::ConsumerGroupDescribeRequest,
     consumer_protocol::{ConsumerProtocolAssignment, decode_versioned},
     delete_groups::DeleteGroupsRequest,
     describe_groups::{DescribeGroupsRequest, DescribedGroup},
@@ -87,17 +89,49 @@ async fn list(broker: &mut Connected, json: bool) -> anyhow::Result<()> {
     print(&table.text())
 }
 
-async fn described(broker: &mut Connected, group: &str) -> anyhow::Result<DescribedGroup> {
+/// What is shown of a group, whichever protocol it follows.
+struct Described {
+    state: String,
+    members: usize,
+    /// Which member holds which partition: member id, client id and host.
+    owners: BTreeMap<(String, i32), (String, String, String)>,
+}
+
+async fn described(broker: &mut Connected, group: &str) -> anyhow::Result<Described> {
     let request = DescribeGroupsRequest { groups: vec![group.to_owned()], include_authorized_operations: false };
     let answer = broker.coordinator(group, &request).await?;
     let found = answer.groups.into_iter().next().context("the broker's answer names no group")?;
+    // A group of the consumer protocol is not found, or said to be dead by older versions.
+    if (found.error_code == ErrorCode::GROUP_ID_NOT_FOUND || found.group_state == "Dead")
+        && let Some(consumers) = described_consumers(broker, group).await
+    {
+        return Ok(consumers);
+    }
     if found.error_code.is_error() {
         bail!("{group}: {}", found.error_message.unwrap_or_else(|| found.error_code.to_string()));
     }
-    Ok(found)
+    Ok(Described { owners: owners(&found), state: found.group_state, members: found.members.len() })
 }
 
-/// Which member holds which partition: member id, client id and host.
+/// A group of the consumer protocol (KIP-848), if it is one and the broker knows such groups.
+async fn described_consumers(broker: &mut Connected, group: &str) -> Option<Described> {
+    let request =
+        ConsumerGroupDescribeRequest { group_ids: vec![group.to_owned()], include_authorized_operations: false };
+    let answer = broker.coordinator(group, &request).await.ok()?;
+    let found = answer.groups.into_iter().next().filter(|found| !found.error_code.is_error())?;
+    let mut owners = BTreeMap::new();
+    for member in &found.members {
+        for topic in &member.assignment.topic_partitions {
+            for partition in &topic.partitions {
+                let who = (member.member_id.clone(), member.client_id.clone(), member.client_host.clone());
+                owners.insert((topic.topic_name.clone(), *partition), who);
+            }
+        }
+    }
+    Some(Described { owners, state: found.group_state, members: found.members.len() })
+}
+
+/// Which member of a classic group holds which partition: member id, client id and host.
 fn owners(group: &DescribedGroup) -> BTreeMap<(String, i32), (String, String, String)> {
     let mut owners = BTreeMap::new();
     for member in &group.members {
@@ -123,7 +157,7 @@ async fn describe(broker: &mut Connected, groups: Vec<String>, json: bool) -> an
     let mut table = Table::new(&heading);
     for group in groups {
         let found = described(broker, &group).await?;
-        let owners = owners(&found);
+        let owners = found.owners;
         let mut committed = broker.committed(&group).await?;
         for key in owners.keys() {
             committed.entry(key.clone()).or_insert(-1);
@@ -135,7 +169,7 @@ async fn describe(broker: &mut Connected, groups: Vec<String>, json: bool) -> an
             let (member, client, host) =
                 owners.get(&(topic.clone(), partition)).cloned().unwrap_or_else(|| (dash(), dash(), dash()));
             documents.push(json!({
-                "group": group, "state": found.group_state, "topic": topic, "partition": partition,
+                "group": group, "state": found.state, "topic": topic, "partition": partition,
                 "current_offset": (offset >= 0).then_some(offset), "log_end_offset": end, "lag": lag,
             }));
             let number = |n: Option<i64>| n.map_or_else(dash, |n| n.to_string());
@@ -155,8 +189,8 @@ async fn reset(
     execute: bool,
 ) -> anyhow::Result<()> {
     let found = described(broker, group).await?;
-    if !found.members.is_empty() {
-        bail!("{group} has {} members; stop them first", found.members.len());
+    if found.members > 0 {
+        bail!("{group} has {} members; stop them first", found.members);
     }
     let committed = broker.committed(group).await?;
     let mut partitions: Vec<(String, i32)> = committed.keys().cloned().collect();
