@@ -92,6 +92,8 @@ messages! {
     DescribeProducers in describe_producers: DescribeProducersRequest,
     DescribeTransactions in describe_transactions: DescribeTransactionsRequest,
     ListTransactions in list_transactions: ListTransactionsRequest,
+    ConsumerGroupHeartbeat in consumer_group_heartbeat: ConsumerGroupHeartbeatRequest,
+    ConsumerGroupDescribe in consumer_group_describe: ConsumerGroupDescribeRequest,
     ListConfigResources in list_config_resources: ListConfigResourcesRequest,
     DescribeTopicPartitions in describe_topic_partitions: DescribeTopicPartitionsRequest,
 }

@@ -3,22 +3,63 @@
 use brooklet::{
     record::{Builder, Codec, Offset, Producer},
     wire::{
-        APIS, ApiKey, Request, Uuid, add_offsets_to_txn::AddOffsetsToTxnRequest, add_partitions_to_txn::*,
-        alter_configs, alter_configs::AlterConfigsRequest, alter_partition_reassignments::*, alter_replica_log_dirs::*,
-        api_versions::ApiVersionsRequest, consumer_protocol::*, create_acls::*, create_partitions::*, create_topics::*,
-        delete_acls::*, delete_groups::DeleteGroupsRequest, delete_records::*, delete_topics::*,
-        describe_acls::DescribeAclsRequest, describe_cluster::DescribeClusterRequest, describe_configs::*,
-        describe_groups::DescribeGroupsRequest, describe_log_dirs::*, describe_producers,
-        describe_producers::DescribeProducersRequest, describe_quorum, describe_quorum::DescribeQuorumRequest,
-        describe_topic_partitions, describe_topic_partitions::DescribeTopicPartitionsRequest,
-        describe_transactions::DescribeTransactionsRequest, elect_leaders::*, encode_request, end_txn::EndTxnRequest,
-        fetch::*, find_coordinator::FindCoordinatorRequest, heartbeat::HeartbeatRequest, incremental_alter_configs,
-        incremental_alter_configs::IncrementalAlterConfigsRequest, init_producer_id::InitProducerIdRequest,
-        join_group::*, leave_group::*, list_config_resources::ListConfigResourcesRequest,
-        list_groups::ListGroupsRequest, list_offsets::*, list_partition_reassignments::*,
-        list_transactions::ListTransactionsRequest, metadata::*, offset_commit::*, offset_delete::*, offset_fetch::*,
-        offset_for_leader_epoch::*, produce::*, sasl_authenticate::SaslAuthenticateRequest,
-        sasl_handshake::SaslHandshakeRequest, sync_group::*, txn_offset_commit::*, write_txn_markers::*,
+        APIS, ApiKey, Request, Uuid,
+        add_offsets_to_txn::AddOffsetsToTxnRequest,
+        add_partitions_to_txn::*,
+        alter_configs,
+        alter_configs::AlterConfigsRequest,
+        alter_partition_reassignments::*,
+        alter_replica_log_dirs::*,
+        api_versions::ApiVersionsRequest,
+        consumer_group_describe::ConsumerGroupDescribeRequest,
+        consumer_group_heartbeat::{ConsumerGroupHeartbeatRequest, TopicPartitions as Owned},
+        consumer_protocol::*,
+        create_acls::*,
+        create_partitions::*,
+        create_topics::*,
+        delete_acls::*,
+        delete_groups::DeleteGroupsRequest,
+        delete_records::*,
+        delete_topics::*,
+        describe_acls::DescribeAclsRequest,
+        describe_cluster::DescribeClusterRequest,
+        describe_configs::*,
+        describe_groups::DescribeGroupsRequest,
+        describe_log_dirs::*,
+        describe_producers,
+        describe_producers::DescribeProducersRequest,
+        describe_quorum,
+        describe_quorum::DescribeQuorumRequest,
+        describe_topic_partitions,
+        describe_topic_partitions::DescribeTopicPartitionsRequest,
+        describe_transactions::DescribeTransactionsRequest,
+        elect_leaders::*,
+        encode_request,
+        end_txn::EndTxnRequest,
+        fetch::*,
+        find_coordinator::FindCoordinatorRequest,
+        heartbeat::HeartbeatRequest,
+        incremental_alter_configs,
+        incremental_alter_configs::IncrementalAlterConfigsRequest,
+        init_producer_id::InitProducerIdRequest,
+        join_group::*,
+        leave_group::*,
+        list_config_resources::ListConfigResourcesRequest,
+        list_groups::ListGroupsRequest,
+        list_offsets::*,
+        list_partition_reassignments::*,
+        list_transactions::ListTransactionsRequest,
+        metadata::*,
+        offset_commit::*,
+        offset_delete::*,
+        offset_fetch::*,
+        offset_for_leader_epoch::*,
+        produce::*,
+        sasl_authenticate::SaslAuthenticateRequest,
+        sasl_handshake::SaslHandshakeRequest,
+        sync_group::*,
+        txn_offset_commit::*,
+        write_txn_markers::*,
     },
 };
 use bytes::Bytes;
@@ -27,6 +68,7 @@ use bytes::Bytes;
 pub(crate) const TOPIC: &str = "hostile";
 const BRIEF: &str = "brief";
 const GROUP: &str = "hostile-group";
+const CONSUMER_GROUP: &str = "hostile-consumers";
 const TRANSACTION: &str = "hostile-transaction";
 
 /// Correlation id of every request before it is mutated.
@@ -50,7 +92,7 @@ pub(crate) struct Scene {
 pub(crate) fn all(scene: Scene) -> Vec<Seed> {
     let mut seeds = Seeds(Vec::new());
     seeds.records(scene);
-    seeds.groups();
+    seeds.groups(scene);
     seeds.topics(scene);
     seeds.transactions(scene);
     seeds.settings();
@@ -180,7 +222,7 @@ impl Seeds {
         self.put(&DescribeProducersRequest { topics: vec![topic] });
     }
 
-    fn groups(&mut self) {
+    fn groups(&mut self, scene: Scene) {
         self.put(&FindCoordinatorRequest {
             key: GROUP.into(),
             key_type: 0,
@@ -251,6 +293,22 @@ impl Seeds {
             types_filter: vec!["classic".into()],
         });
         self.put(&DeleteGroupsRequest { groups_names: vec![GROUP.into()] });
+        for member_epoch in [0, 1, -1, -2] {
+            self.put(&ConsumerGroupHeartbeatRequest {
+                group_id: CONSUMER_GROUP.into(),
+                member_id: "a-member".into(),
+                member_epoch,
+                instance_id: Some("instance".into()),
+                rebalance_timeout_ms: 10_000,
+                subscribed_topic_names: Some(vec![TOPIC.into(), BRIEF.into()]),
+                subscribed_topic_regex: Some("hos.*".into()),
+                server_assignor: Some("uniform".into()),
+                topic_partitions: Some(vec![Owned { topic_id: scene.topic_id, partitions: vec![0] }]),
+                ..Default::default()
+            });
+        }
+        let group_ids = vec![CONSUMER_GROUP.into(), GROUP.into()];
+        self.put(&ConsumerGroupDescribeRequest { group_ids, include_authorized_operations: true });
         let topic = OffsetDeleteRequestTopic {
             name: TOPIC.into(),
             partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
