@@ -382,7 +382,9 @@ struct Written {
     key: Vec<u8>,
     value: Option<Vec<u8>>,
     fate: Fate,
-    /// When a pass that was not cut off had first gone over it.
+    /// The end of its batch: a pass that ends within one leaves its deletions to the next.
+    batch_end: Offset,
+    /// When a pass that was not cut off had first gone over all of its batch.
     compacted_ms: Option<i64>,
 }
 
@@ -439,9 +441,11 @@ impl Rig {
                 }
                 self.sequences[producer] += i32::try_from(records.len()).unwrap();
                 let fate = if producer >= 2 { Fate::Open(producer) } else { Fate::Committed };
+                let batch_end = self.end + Offset::try_from(records.len()).unwrap();
                 for (key, value) in records {
                     let key = vec![key];
-                    self.written.push(Written { offset: self.end, key, value, fate, compacted_ms: None });
+                    let one = Written { offset: self.end, key, value, fate, batch_end, compacted_ms: None };
+                    self.written.push(one);
                     self.end += 1;
                 }
             }
@@ -489,7 +493,7 @@ impl Rig {
         self.log.compact().await.unwrap();
         let (to, now_ms) = (self.compacted_to(), self.board.now_ms());
         assert!(to >= before);
-        for one in self.written.iter_mut().filter(|one| one.offset < to) {
+        for one in self.written.iter_mut().filter(|one| one.batch_end <= to) {
             one.compacted_ms.get_or_insert(now_ms);
         }
         if to == before {
@@ -504,12 +508,12 @@ impl Rig {
         for one in self.written.iter().filter(|one| one.offset < to) {
             let is_last = one.fate == Fate::Committed && last[&one.key[..]] == one.offset;
             assert!(is_last || !kept.contains(&one.offset), "{} is still there", one.offset);
-            let first_ms = one.compacted_ms.unwrap();
+            let Some(first_ms) = one.compacted_ms else { continue };
             // A pass that was cut off may have set the time before: then it is gone sooner than is known here.
             if one.value.is_none()
                 && first_ms + DELETE_RETENTION_MS <= now_ms
                 && first_ms < now_ms
-                && one.offset < before
+                && one.batch_end <= before
             {
                 assert!(!kept.contains(&one.offset), "the deletion at {} is still there", one.offset);
             }
