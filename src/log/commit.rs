@@ -28,9 +28,10 @@ use super::{
     overlay::Held,
     partition::Part,
     replacement::Replacing,
+    staging::Staged,
     store::Store,
     wear,
-    writer::{Staged, Writer},
+    writer::Writer,
 };
 
 /// New batches of one partition that reach this are sealed without a stay in the journal.

@@ -45,6 +45,7 @@ mod replacement;
 mod retention;
 mod salvage;
 mod shared;
+mod staging;
 mod store;
 mod topic;
 mod walk;
