@@ -4,12 +4,11 @@ use std::{
     fs,
     net::{TcpListener, TcpStream, ToSocketAddrs as _},
     path::Path,
-    process::Command,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use super::Finding;
-use crate::config::Config;
+use crate::{config::Config, log::kernel_time};
 
 /// The peak that the suite `tests/memory` holds, and what the kernel's own share of the service takes.
 const NEEDED_BYTES: u64 = 48 << 20;
@@ -43,32 +42,15 @@ fn clock() -> Finding {
             "let the board reach a time server; until then nothing is deleted by age, and records carry wrong times",
         );
     }
-    match is_synchronised() {
-        Some(true) => Finding::ok("clock", format!("synchronised; {about}")),
-        Some(false) => Finding::note(
-            "clock",
-            format!("not synchronised; {about}"),
-            "enable systemd-timesyncd or chrony; nothing is lost without, but records may carry wrong times",
-        ),
-        None => Finding::note(
-            "clock",
-            format!("nobody here says whether it is synchronised; {about}"),
-            "install systemd-timesyncd or chrony if nothing else sets the clock",
-        ),
+    // The kernel's word, by which the log goes too.
+    if kernel_time().is_synchronised {
+        return Finding::ok("clock", format!("synchronised; {about}"));
     }
-}
-
-/// What systemd knows of the kernel's own word.
-fn is_synchronised() -> Option<bool> {
-    if Path::new("/run/systemd/timesync/synchronized").exists() {
-        return Some(true);
-    }
-    let said = Command::new("timedatectl").args(["show", "--property=NTPSynchronized", "--value"]).output().ok()?;
-    match String::from_utf8_lossy(&said.stdout).trim() {
-        "yes" => Some(true),
-        "no" => Some(false),
-        _ => None,
-    }
+    Finding::note(
+        "clock",
+        format!("not synchronised; {about}"),
+        "enable systemd-timesyncd or chrony; nothing is lost without, but records may carry wrong times",
+    )
 }
 
 /// The limit of the running daemon's control group, or of the service's.

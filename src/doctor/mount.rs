@@ -81,7 +81,7 @@ pub(super) fn look(dir: &Path, quota_bytes: Option<u64>) -> Vec<Finding> {
         )),
         Some(quota) => findings.push(Finding::ok("quota", format!("{}; {} are free", size(quota), size(free)))),
         None => {
-            let quota = ((free + own) / 4).min(8 << 30);
+            let quota = crate::log::quota_in_force(None, free + own);
             let found = format!("not set: a quarter of what is free, {}; {} are free", size(quota), size(free));
             findings.push(Finding::ok("quota", found));
         }

@@ -180,9 +180,9 @@ pub struct Limits {
     pub stall_timeout: Duration,
 }
 
-/// A client that is silent for longer within a frame is gone.
 /// An eighth of the budget is for small requests and answers, and has to hold two of the largest.
 const LEAST_MEMORY: ByteSize = ByteSize::b(16 * SMALL_BYTES as u64);
+/// A client that is silent for longer within a frame is gone.
 const LONGEST_STALL: Duration = Duration::from_secs(600);
 
 impl Default for Limits {

@@ -33,7 +33,7 @@ pub struct KernelTime {
 }
 
 /// The kernel's time as it is.
-pub(super) fn kernel_time() -> KernelTime {
+pub fn kernel_time() -> KernelTime {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let uptime_ms =
         u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;

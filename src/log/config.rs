@@ -93,14 +93,11 @@ pub enum OnFull {
     Reject,
 }
 
-/// The quota in force: a share of the file system counts what the log itself has taken of it, so that it stays the
-/// same from start to start.
+/// The quota in force on this file system.
 pub(super) fn quota(config: &Config, directory: &Directory) -> u64 {
-    let share = || {
-        let own = std::fs::metadata(directory.data_file()).map_or(0, |m| m.len());
-        (directory.free_bytes().unwrap_or(0) + own) / 4
-    };
-    let quota = config.quota_bytes.unwrap_or_else(|| share().min(DEFAULT_QUOTA_BYTES));
+    let own = std::fs::metadata(directory.data_file()).map_or(0, |m| m.len());
+    let room_bytes = directory.free_bytes().unwrap_or(0) + own;
+    let quota = wanted_quota(config.quota_bytes, room_bytes);
     if quota > store::quota_cap() {
         tracing::warn!(
             "log.quota is {} MiB, and this build's address space holds {} MiB: that is the quota; a 64-bit system takes more",
@@ -108,5 +105,15 @@ pub(super) fn quota(config: &Config, directory: &Directory) -> u64 {
             store::quota_cap() >> 20
         );
     }
-    quota.clamp(LEAST_QUOTA_BYTES, store::quota_cap())
+    quota_in_force(config.quota_bytes, room_bytes)
+}
+
+/// The quota in force where `set_bytes` is configured, or nothing, and the file system has `room_bytes` for the log: what
+/// is free and what the log has taken itself, so that it stays the same from start to start.
+pub fn quota_in_force(set_bytes: Option<u64>, room_bytes: u64) -> u64 {
+    wanted_quota(set_bytes, room_bytes).clamp(LEAST_QUOTA_BYTES, store::quota_cap())
+}
+
+fn wanted_quota(set_bytes: Option<u64>, room_bytes: u64) -> u64 {
+    set_bytes.unwrap_or_else(|| (room_bytes / 4).min(DEFAULT_QUOTA_BYTES))
 }

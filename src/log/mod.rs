@@ -70,12 +70,14 @@ use tokio::sync::{oneshot, watch};
 pub use self::{
     aborted::Aborted,
     archive::{Report, Take, export, restore, verify},
-    clock::KernelTime,
-    config::{Clock, Config, Durability, Kernel, OnFull},
+    clock::{KernelTime, kernel_time},
+    config::{Clock, Config, Durability, Kernel, OnFull, quota_in_force},
+    directory::unsupported as unsupported_file_system,
     dirt::Compaction,
     error::{Error, SequenceError},
     events::{EVENTS_TOPIC, Event, Kind as EventKind},
     gaps::{Gap, Reason as GapReason},
+    medium::is_card,
     producers::ProducerState,
     quarantine::Quarantined,
     topic::{Change, Topic, TopicId, Topics},
@@ -87,8 +89,6 @@ use self::{
     write::check_size,
 };
 use crate::record::{Offset, Partition, batch::Header};
-pub use directory::unsupported as unsupported_file_system;
-pub use medium::is_card;
 
 /// What a reader may see of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
