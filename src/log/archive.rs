@@ -187,7 +187,7 @@ impl Check<'_> {
                 let place =
                     || format!("the chunk of partition number {id}, offsets {} to {}", chunk.base, chunk.last());
                 self.chunks.entry(id).or_default().push(chunk);
-                if !chunk.check(id, value) {
+                if !chunk.check_value(id, value) {
                     let what = format!("{} fails its checksum", place());
                     return self.damaged.push((id, chunk, what));
                 }

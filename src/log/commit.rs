@@ -152,6 +152,7 @@ impl Writer {
             _ => self.estimate(&plan),
         };
         self.count_written(bytes, payload_bytes);
+        self.last_commit_bytes = bytes;
         let replaced = self.replacing.as_ref().map_or(0, Replacing::deleted);
         store.touched(plan.deleted.len() + plan.trimmed + replaced);
         // The flush of this commit has made the one before durable, whatever the level.

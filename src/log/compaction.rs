@@ -18,6 +18,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use bytes::Bytes;
+
 use super::{
     Aborted, Error,
     damage::Damaged,
@@ -351,7 +353,7 @@ impl Cleaner<'_> {
     }
 
     /// The chunk that holds an offset, and its batches unless it is too large; `None` if none of those to be compacted does.
-    fn chunk(&self, offset: Offset) -> Result<Option<(ChunkRef, Vec<u8>)>, Cut> {
+    fn chunk(&self, offset: Offset) -> Result<Option<(ChunkRef, Bytes)>, Cut> {
         if let Some(why) = self.shared.queue.closed() {
             return Err(why.into());
         }
@@ -361,12 +363,12 @@ impl Cleaner<'_> {
         if chunk.last() >= self.dirty.to {
             return Ok(None);
         }
-        let mut bytes = Vec::new();
         if is_too_large(&chunk) {
-            return Ok(Some((chunk, bytes)));
+            return Ok(Some((chunk, Bytes::new())));
         }
+        let mut bytes = self.shared.buffers.take(chunk.length as usize);
         match self.shared.with_store(|store| store.read_chunk(part.id, &chunk, true, &mut bytes))? {
-            Chunk::Read => Ok(Some((chunk, bytes))),
+            Chunk::Read => Ok(Some((chunk, bytes.into_bytes()))),
             Chunk::Gone | Chunk::Cold => Err(Cut::Off),
             Chunk::Damaged => {
                 let copy = self.shared.with_store(|store| Ok(store.keep_chunk(part.id, &chunk)))?;

@@ -216,14 +216,20 @@ impl ChunkRef {
         head[..24] == own[..24] && (head[28..] == own[28..] || head[28..] == [0; 4])
     }
 
-    /// Whether every byte of a chunk's value is as it was written, and this is its key.
-    pub(super) fn check(&self, partition: u32, value: &[u8]) -> bool {
-        let Some(batches) = value.get(CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + self.length as usize) else {
-            return false;
-        };
+    /// Whether every byte of a chunk is as it was written, the header of its value and the batches behind it, and this is
+    /// its key.
+    pub(super) fn check(&self, partition: u32, head: &[u8; CHUNK_HEADER_BYTES], batches: &[u8]) -> bool {
         let header = self.header(partition, crc32c::crc32c(batches));
         // Chunks of version 1 say nothing of their keys.
-        value[..28] == header[..28] && (value[28..32] == header[28..] || value[28..32] == [0; 4])
+        batches.len() == self.length as usize
+            && head[..28] == header[..28]
+            && (head[28..] == header[28..] || head[28..] == [0; 4])
+    }
+
+    /// The same for a value that is in one piece.
+    pub(super) fn check_value(&self, partition: u32, value: &[u8]) -> bool {
+        let Some((head, rest)) = value.split_first_chunk() else { return false };
+        rest.get(..self.length as usize).is_some_and(|batches| self.check(partition, head, batches))
     }
 }
 
@@ -480,21 +486,21 @@ mod tests {
         let batches = [9; 100];
         let mut value = chunk.header(4, crc32c::crc32c(&batches)).to_vec();
         value.extend_from_slice(&batches);
-        assert!(chunk.check(4, &value));
-        assert!(!chunk.check(5, &value));
+        assert!(chunk.check_value(4, &value));
+        assert!(!chunk.check_value(5, &value));
         for other in [
             ChunkRef { seal: 2, ..chunk },
             ChunkRef { intake_s: 6, ..chunk },
             ChunkRef { max_timestamp_ms: 4, ..chunk },
         ] {
-            assert!(!other.check(4, &value));
+            assert!(!other.check_value(4, &value));
         }
         for at in [0, 9, 17, 21, 25, 29, 40, 131] {
             value[at] ^= 1;
-            assert!(!chunk.check(4, &value), "{at}");
+            assert!(!chunk.check_value(4, &value), "{at}");
             value[at] ^= 1;
         }
-        assert!(!chunk.check(4, &value[..131]));
+        assert!(!chunk.check_value(4, &value[..131]));
     }
 
     #[test]

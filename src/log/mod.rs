@@ -8,6 +8,7 @@
 mod aborted;
 mod admission;
 mod archive;
+mod buffers;
 mod catalogue;
 mod change;
 mod clock;

@@ -258,6 +258,20 @@ impl Inner {
         headers(self.durable_tail()).find(|(_, h)| h.last() >= offset).map_or(0, |(_, h)| h.bytes)
     }
 
+    /// About what a read of at most `max_bytes` from `offset` brings: the first chunk whole, others as far as they fit.
+    pub(super) fn read_bytes(&self, offset: Offset, max_bytes: usize) -> usize {
+        let at = self.chunks.partition_point(|c| c.last() < offset);
+        let mut bytes = self.chunks.get(at).map_or(0, |first| first.length as usize);
+        for chunk in self.chunks.iter().skip(at + 1) {
+            if bytes + chunk.length as usize > max_bytes {
+                return bytes;
+            }
+            bytes += chunk.length as usize;
+        }
+        let tail = self.durable_bytes.min(max_bytes.saturating_sub(bytes));
+        if bytes == 0 { tail.max(self.least_read_bytes(offset)) } else { bytes + tail }
+    }
+
     /// The durable part of the tail.
     pub(super) fn durable_tail(&self) -> &[u8] {
         &self.tail[..self.durable_bytes]

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Bounds, Error, Slice, Timed,
+    buffers::Buffer,
     damage::Damaged,
     header::{Header, headers, nothing},
     layout::ChunkRef,
@@ -41,16 +42,18 @@ pub(super) fn read(
     patience: Patience,
 ) -> Result<Option<Slice>, Unread> {
     let part = shared.part(partition)?;
-    let mut out = Vec::new();
+    let mut out = None;
     let mut next = from;
     let mut bounds = None;
     let mut waits = 0;
+    let mut is_cut = false;
     loop {
         let inner = part.lock();
         let now = inner.bounds;
+        let is_first = out.as_ref().is_none_or(Buffer::is_empty);
         // Only at first: a chunk may reach beyond the high watermark in the moment before that follows.
         let is_beyond = bounds.is_none() && next > now.high_watermark;
-        if out.is_empty() && (next < now.start || is_beyond) {
+        if is_first && (next < now.start || is_beyond) {
             let (offset, start, end) = (next, now.start, now.high_watermark);
             return Err(Error::OutOfRange { offset, start, end }.into());
         }
@@ -59,23 +62,32 @@ pub(super) fn read(
         if next >= bounds.high_watermark {
             break;
         }
+        let out = out.get_or_insert_with(|| shared.buffers.take(inner.read_bytes(next, max_bytes)));
+        let range = next..bounds.high_watermark;
         let Some(chunk) = inner.chunk_at(next) else {
-            append(&mut out, inner.durable_tail(), next..bounds.high_watermark, max_bytes);
+            let tail = inner.durable_tail();
+            let kept = within(tail, &range, out.len(), max_bytes).unwrap_or_default();
+            is_cut = kept.end < tail.len();
+            out.extend(kept.len()).copy_from_slice(&tail[kept]);
             drop(inner);
             if out.is_empty() {
                 // Damage took all that was here; readers have to learn where it goes on.
-                out = nothing(next, bounds.high_watermark);
+                let hole = nothing(next, bounds.high_watermark);
+                out.extend(hole.len()).copy_from_slice(&hole);
             }
             break;
         };
         drop(inner);
-        if !out.is_empty() && out.len() >= max_bytes {
+        // Only the first is cut into: to read one for a part of it costs as much as all of it.
+        let at = out.len();
+        if at > 0 && at + chunk.length as usize > max_bytes {
+            is_cut = true;
             break;
         }
-        let batches = match read_chunk(shared, &part, &chunk, patience) {
-            Ok(Content::Batches(batches)) => batches,
+        match read_chunk(shared, &part, &chunk, patience, out) {
+            Ok(Content::Batches) => {}
             // What was read before a damaged or vanished chunk is good; the next read will hear of it.
-            _ if !out.is_empty() => break,
+            _ if at > 0 => break,
             Ok(Content::Cold) => return Ok(None),
             Ok(Content::Gone) if is_in_flux(&part, &chunk, patience, &mut waits) => match patience {
                 Patience::Warm => return Ok(None),
@@ -86,17 +98,21 @@ pub(super) fn read(
                 return Err(Error::OutOfRange { offset: next, start, end }.into());
             }
             Err(error) => return Err(error),
-        };
-        let is_visible = chunk.last() < bounds.high_watermark;
-        if is_visible && out.is_empty() && next <= chunk.base && batches.len() <= max_bytes {
-            out = batches;
-        } else if !append(&mut out, &batches, next..bounds.high_watermark, max_bytes) {
-            break;
+        }
+        let is_wanted = next <= chunk.base && chunk.last() < range.end && at + chunk.length as usize <= max_bytes;
+        if !is_wanted {
+            let kept = within(out.from(at), &range, at, max_bytes).unwrap_or_default();
+            is_cut = !kept.is_empty() && kept.end < chunk.length as usize;
+            out.keep(at, kept);
+            if is_cut {
+                break;
+            }
         }
         next = next.max(chunk.last() + 1);
     }
     let bounds = bounds.expect("set in the first round");
-    Ok(Some(Slice { batches: Bytes::from(out), bounds, aborted: Vec::new() }))
+    let batches = out.map_or_else(Bytes::new, Buffer::into_bytes);
+    Ok(Some(Slice { batches, is_cut, bounds, aborted: Vec::new() }))
 }
 
 /// Whether the index has another word for a chunk that is not in the file, or will have it in a moment: the writer tells it
@@ -121,6 +137,7 @@ pub(super) fn keep_committed(shared: &Shared, partition: &Partition, slice: &mut
         offsets = Some((from, header.last() + 1));
         end = at + header.bytes;
     }
+    slice.is_cut &= end == slice.batches.len();
     slice.batches.truncate(end);
     if let Some((from, to)) = offsets {
         // What is aborted after the read begins beyond `stable`.
@@ -129,10 +146,9 @@ pub(super) fn keep_committed(shared: &Shared, partition: &Partition, slice: &mut
     Ok(())
 }
 
-/// Copies the batches that hold offsets of `range` while they fit; the first of all fits always. False if one did not.
-fn append(out: &mut Vec<u8>, batches: &[u8], range: Range<Offset>, max_bytes: usize) -> bool {
-    let (mut start, mut end) = (None, 0);
-    let mut is_all = true;
+/// Where the batches lie that hold offsets of `range`, as many as fit behind `before` bytes; the first of all fits always.
+fn within(batches: &[u8], range: &Range<Offset>, before: usize, max_bytes: usize) -> Option<Range<usize>> {
+    let mut kept: Option<Range<usize>> = None;
     for (at, header) in headers(batches) {
         if header.last() < range.start {
             continue;
@@ -141,24 +157,20 @@ fn append(out: &mut Vec<u8>, batches: &[u8], range: Range<Offset>, max_bytes: us
         if header.base >= range.end {
             break;
         }
-        let begin = *start.get_or_insert(at);
-        let is_first = out.is_empty() && begin == at;
-        if !is_first && out.len() + (at + header.bytes - begin) > max_bytes {
-            is_all = false;
+        let (start, end) = (kept.as_ref().map_or(at, |kept| kept.start), at + header.bytes);
+        let is_first = before == 0 && kept.is_none();
+        if !is_first && before + (end - start) > max_bytes {
             break;
         }
-        end = at + header.bytes;
+        kept = Some(start..end);
     }
-    if let Some(start) = start {
-        out.reserve_exact(end - start);
-        out.extend_from_slice(&batches[start..end]);
-    }
-    is_all
+    kept
 }
 
 /// What a chunk gave.
 enum Content {
-    Batches(Vec<u8>),
+    /// They are in the buffer.
+    Batches,
     Cold,
     /// Retention has deleted it, or compaction put another in its place.
     Gone,
@@ -198,12 +210,17 @@ impl Unread {
     }
 }
 
-/// One chunk's batches.
-fn read_chunk(shared: &Shared, part: &Arc<Part>, chunk: &ChunkRef, patience: Patience) -> Result<Content, Unread> {
-    let mut batches = Vec::new();
+/// Appends one chunk's batches.
+fn read_chunk(
+    shared: &Shared,
+    part: &Arc<Part>,
+    chunk: &ChunkRef,
+    patience: Patience,
+    out: &mut Buffer,
+) -> Result<Content, Unread> {
     let is_patient = patience == Patience::Cold;
-    match shared.with_store(|store| store.read_chunk(part.id, chunk, is_patient, &mut batches))? {
-        Chunk::Read => Ok(Content::Batches(batches)),
+    match shared.with_store(|store| store.read_chunk(part.id, chunk, is_patient, out))? {
+        Chunk::Read => Ok(Content::Batches),
         Chunk::Cold => Ok(Content::Cold),
         Chunk::Gone => Ok(Content::Gone),
         Chunk::Damaged => Err(Unread::Damaged(Box::new((Arc::clone(part), *chunk)))),
@@ -274,9 +291,10 @@ fn find(
             return Ok(in_batches(&tail, visible, &is_wanted, wanted));
         };
         drop(inner);
-        match read_chunk(shared, part, &chunk, Patience::Cold)? {
-            Content::Batches(batches) => {
-                if let Some(found) = in_batches(&batches, visible, &is_wanted, wanted) {
+        let mut batches = shared.buffers.take(chunk.length as usize);
+        match read_chunk(shared, part, &chunk, Patience::Cold, &mut batches)? {
+            Content::Batches => {
+                if let Some(found) = in_batches(batches.as_ref(), visible, &is_wanted, wanted) {
                     return Ok(Some(found));
                 }
             }

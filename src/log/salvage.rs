@@ -157,7 +157,7 @@ impl Haul {
                 let Some((id, chunk)) = ChunkRef::from_key(key).filter(|(_, chunk)| chunk.is_possible()) else {
                     return self.lost.push((key.to_vec(), Some([key, &[0]].concat())));
                 };
-                if value.is_some_and(|value| chunk.check(id, value)) {
+                if value.is_some_and(|value| chunk.check_value(id, value)) {
                     let found = Found { chunk, place, is_known: true };
                     if let btree_map::Entry::Vacant(slot) = self.chunks.entry((id, chunk.base)) {
                         slot.insert(found);
@@ -250,7 +250,7 @@ impl Haul {
                         Some(&JOURNAL) if journal && is_entry(key, value) => self.take_stray(value.to_vec()),
                         Some(&CHUNKS) if chunks && self.is_lost(key) => {
                             if let Some((id, chunk)) =
-                                ChunkRef::from_key(key).filter(|(id, chunk)| chunk.check(*id, value))
+                                ChunkRef::from_key(key).filter(|(id, chunk)| chunk.check_value(*id, value))
                             {
                                 let found = Found { chunk, place: Place::Inline(value.to_vec()), is_known: true };
                                 self.chunks.entry((id, chunk.base)).or_insert(found);

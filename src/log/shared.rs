@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     Clock, Error, Gap, Kernel, Topics, Usage,
+    buffers::Buffers,
     compaction::Desk,
     gaps,
     layout::{PAGE_BYTES, state_key, state_value},
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) wear: Mutex<Account>,
     pub(super) defaults: Defaults,
     pub(super) compaction: Desk,
+    pub(super) buffers: Arc<Buffers>,
     pub(super) incarnation: [u8; 16],
     pub(super) clock: Clock,
     pub(super) kernel: Kernel,
@@ -92,6 +94,7 @@ impl Shared {
             wear: Mutex::new(wear),
             defaults,
             compaction: Desk::default(),
+            buffers: Arc::default(),
             incarnation,
             clock,
             kernel,

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use super::{
     Durability, Error,
+    buffers::Buffer,
     directory::Directory,
     layout::{CHUNK_HEADER_BYTES, ChunkRef, PAGE_BYTES, pages},
     pages::{PAGE_HEADER_BYTES, begins_value},
@@ -181,50 +182,62 @@ impl Store {
         partition: u32,
         chunk: &ChunkRef,
         is_patient: bool,
-        out: &mut Vec<u8>,
+        out: &mut Buffer,
     ) -> Result<Chunk, Error> {
         let txn = self.read_txn()?;
         let found = self.db.get(&txn, &chunk.key(partition));
         let Some(value) = found.map_err(|e| Error::Stopped(format!("cannot read the data file: {e}")))? else {
             return Ok(Chunk::Gone);
         };
-        let length = CHUNK_HEADER_BYTES + chunk.length as usize;
-        if value.len() < length {
+        let length = chunk.length as usize;
+        if value.len() < CHUNK_HEADER_BYTES + length {
             return Ok(Chunk::Damaged);
         }
         let at = out.len();
-        match self.place(value) {
-            Some(place) => {
-                out.resize(at + length, 0);
-                if !is_patient && !self.is_read_warm(&mut out[at..], place) {
-                    out.truncate(at);
-                    return Ok(Chunk::Cold);
-                }
-                // A card that cannot read a sector, or a file that was cut off: the same as wrong bytes.
-                if is_patient && let Err(error) = self.file.read_exact_at(&mut out[at..], place) {
-                    tracing::error!("cannot read a chunk of the log: {error}");
-                    out.truncate(at);
-                    return Ok(Chunk::Damaged);
-                }
+        let mut header = [0; CHUNK_HEADER_BYTES];
+        let batches = out.extend(length);
+        let read = match self.place(value) {
+            Some(place) => self.read_parts(&mut header, batches, place, is_patient),
+            None => {
+                header.copy_from_slice(&value[..CHUNK_HEADER_BYTES]);
+                batches.copy_from_slice(&value[CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + length]);
+                Chunk::Read
             }
-            None => out.extend_from_slice(&value[..length]),
-        }
+        };
         drop(txn);
         self.touched(1);
-        if !chunk.check(partition, &out[at..]) {
+        let outcome = match read {
+            Chunk::Read if !chunk.check(partition, &header, out.from(at)) => Chunk::Damaged,
+            read => read,
+        };
+        if outcome != Chunk::Read {
             out.truncate(at);
-            return Ok(Chunk::Damaged);
         }
-        out.drain(at..at + CHUNK_HEADER_BYTES);
-        Ok(Chunk::Read)
+        Ok(outcome)
     }
 
-    /// Reads what the page cache has; false if that is not all of it, or the file system cannot say.
-    fn is_read_warm(&self, buffer: &mut [u8], place: u64) -> bool {
-        let length = buffer.len();
-        let mut parts = [std::io::IoSliceMut::new(buffer)];
-        let read = rustix::io::preadv2(&self.file, &mut parts, place, rustix::io::ReadWriteFlags::NOWAIT);
-        read == Ok(length)
+    /// Reads a chunk's header and batches from their place in the file, in one call where the page cache has them.
+    fn read_parts(&self, header: &mut [u8], batches: &mut [u8], place: u64, is_patient: bool) -> Chunk {
+        let length = header.len() + batches.len();
+        let mut parts = [std::io::IoSliceMut::new(header), std::io::IoSliceMut::new(batches)];
+        let warm = rustix::io::preadv2(&self.file, &mut parts, place, rustix::io::ReadWriteFlags::NOWAIT);
+        if warm == Ok(length) {
+            return Chunk::Read;
+        }
+        // The page cache lacks some of it, or the file system cannot say.
+        if !is_patient {
+            return Chunk::Cold;
+        }
+        let behind = place + header.len() as u64;
+        let read = self.file.read_exact_at(header, place).and_then(|()| self.file.read_exact_at(batches, behind));
+        match read {
+            Ok(()) => Chunk::Read,
+            // A card that cannot read a sector, or a file that was cut off: the same as wrong bytes.
+            Err(error) => {
+                tracing::error!("cannot read a chunk of the log: {error}");
+                Chunk::Damaged
+            }
+        }
     }
 
     /// Writes a new value that sorts last, padded with zeros to `length`.

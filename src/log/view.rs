@@ -23,6 +23,8 @@ pub struct Bounds {
 pub struct Slice {
     /// Whole batches, the first of which holds the offset asked for.
     pub batches: Bytes,
+    /// There is more, but it does not fit.
+    pub is_cut: bool,
     /// The bounds at that moment.
     pub bounds: Bounds,
     /// For who reads committed: the aborted transactions with records in `batches`, by first offset.

@@ -41,6 +41,8 @@ const TICK: Duration = Duration::from_secs(1);
 const RETENTION_PERIOD: Duration = Duration::from_secs(10);
 /// How often forgotten producers and stale pages are looked at.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(60);
+/// Commits up to here are quicker in a file that was grown ahead of them.
+const SMALL_COMMIT_BYTES: u64 = 128 << 10;
 /// Producer ids made durable at once.
 const PRODUCER_BLOCK: i64 = 1_000;
 
@@ -74,6 +76,8 @@ pub(super) struct Writer {
     is_stuck: bool,
     /// A commit was made since the file was last looked at.
     has_written: bool,
+    /// Bytes that the last commit wrote.
+    pub(super) last_commit_bytes: u64,
     /// Reused between commits.
     pub(super) buffer: Vec<u8>,
     pub(super) meter: WearMeter,
@@ -149,6 +153,7 @@ impl Writer {
             group: Vec::new(),
             is_stuck: false,
             has_written: false,
+            last_commit_bytes: 0,
             buffer: Vec::new(),
             meter: WearMeter::of_this_thread(),
             deleted_chunks: 0,
@@ -249,8 +254,12 @@ impl Writer {
         }
     }
 
-    /// After those who waited for a commit were answered; who waits for the next may wait a little for this.
+    /// After those who waited for a commit were answered; who waits for the next may wait a little for this. Only for small
+    /// commits: to a large one the file system's journal is little, and zeros before it are as much again.
     fn grow_ahead(&mut self) -> Result<(), Error> {
+        if self.last_commit_bytes > SMALL_COMMIT_BYTES {
+            return Ok(());
+        }
         let bytes = self.shared.with_store(|store| store.grow_ahead(self.shared.quota_bytes))?;
         if bytes > 0 {
             self.count_written(bytes, 0);
@@ -450,6 +459,7 @@ impl Writer {
         self.tell_events()?;
         if now >= self.retention_at {
             self.retention_at = now + RETENTION_PERIOD;
+            self.shared.buffers.release();
             self.retain(false)?;
             self.call_compaction()?;
         } else if has_backlog {

@@ -196,6 +196,29 @@ async fn a_fetch_waits_for_records_and_no_longer_than_asked() {
 }
 
 #[tokio::test]
+async fn a_full_answer_is_not_held_back_for_more() {
+    let broker = Broker::start().await;
+    broker.topic("t", 2, &[]).await;
+    let mut client = broker.connect().await;
+    for value in ["a", "b", "c"] {
+        produce(&mut client, "t", 0, batch(&[&value.repeat(40_000)])).await;
+        produce(&mut client, "t", 1, batch(&[value])).await;
+    }
+    // Two of the three batches of 40 kB fit; that is less than hoped for and all that there will ever be.
+    let mut request = fetch_request("t", 0, 0);
+    (request.max_wait_ms, request.min_bytes) = (60_000, 100_000);
+    request.topics[0].partitions[0].partition_max_bytes = 100_000;
+    let started = Instant::now();
+    assert_eq!(bases(&only(client.call(&request, 12).await)), [0, 1]);
+    // The same where it is the limit of the whole answer that a second partition would exceed.
+    (request.max_bytes, request.topics[0].partitions[0].partition_max_bytes) = (50_000, 1 << 20);
+    let other = FetchPartition { partition: 1, fetch_offset: 3, ..request.topics[0].partitions[0].clone() };
+    request.topics[0].partitions.push(other);
+    assert_eq!(bases(&only(client.call(&request, 12).await)), [0]);
+    assert!(started.elapsed() < PATIENCE / 2);
+}
+
+#[tokio::test]
 async fn a_parked_fetch_ends_when_its_topic_does_and_when_the_broker_does() {
     let broker = Broker::start().await;
     broker.topic("gone", 1, &[]).await;

@@ -44,6 +44,19 @@ const PAUSE_MS: i32 = 1000;
 /// What watching one partition takes, about.
 const WATCH_BYTES: usize = 2 * size_of::<Wanted>() + 128;
 
+/// What a look at all partitions brought.
+#[derive(Default)]
+struct Found {
+    /// In the order of the request.
+    answers: Vec<PartitionData>,
+    /// Of records.
+    bytes: usize,
+    /// There is more, but it does not fit.
+    is_cut: bool,
+    /// What the records take of the memory budget.
+    share: Share,
+}
+
 /// Where the next request starts among its partitions.
 static TURN: AtomicUsize = AtomicUsize::new(0);
 
@@ -115,13 +128,14 @@ async fn answer(context: &Context<'_>, request: FetchRequest) -> FetchResponse {
         }
         let expired = failed || min_bytes == 0 || Instant::now() >= deadline || context.connection.stop.is_cancelled();
         if expired || available >= needed {
-            let (answers, bytes, share) = read(context, &mut wanted, max_bytes, gone, request.isolation_level).await;
-            if expired || bytes >= min_bytes || answers.iter().any(|a| a.error_code.is_error()) {
-                context.hold(share);
-                return respond(context, request, &wanted, answers, bytes);
+            let found = read(context, &mut wanted, max_bytes, gone, request.isolation_level).await;
+            // An answer that is as full as the limits let it be is enough, whatever the client hoped for.
+            let is_enough = found.bytes >= min_bytes || found.is_cut;
+            if expired || is_enough || found.answers.iter().any(|a| a.error_code.is_error()) {
+                return respond(context, request, &wanted, found);
             }
             // Not enough: by the size of these, so many offsets will be. What was read goes, and its share with it.
-            needed = match bytes as u64 {
+            needed = match found.bytes as u64 {
                 0 => available + 1,
                 bytes => (available.saturating_mul(min_bytes as u64) / bytes).max(available + 1),
             };
@@ -130,8 +144,8 @@ async fn answer(context: &Context<'_>, request: FetchRequest) -> FetchResponse {
         if place.is_none() {
             place = broker.memory.park(parked_bytes);
             if place.is_none() {
-                let (answers, ..) = read(context, &mut wanted, 0, gone, request.isolation_level).await;
-                let answer = respond(context, request, &wanted, answers, 0);
+                let found = read(context, &mut wanted, 0, gone, request.isolation_level).await;
+                let answer = respond(context, request, &wanted, found);
                 return FetchResponse { throttle_time_ms: PAUSE_MS, ..answer };
             }
             context.shrink_share(0);
@@ -177,15 +191,14 @@ fn find(context: &Context<'_>, request: &FetchRequest, gone: ErrorCode) -> Vec<W
     wanted
 }
 
-/// Reads every partition that has something, within the limits; gives the answers in order, their bytes, and the share
-/// of the budget that these take.
+/// Reads every partition that has something, within the limits.
 async fn read(
     context: &Context<'_>,
     wanted: &mut [Wanted],
     max_bytes: usize,
     gone: ErrorCode,
     isolation_level: i8,
-) -> (Vec<PartitionData>, usize, Share) {
+) -> Found {
     let broker = context.broker;
     let is_committed = isolation_level == READ_COMMITTED;
     let mut answers = Vec::with_capacity(wanted.len());
@@ -210,11 +223,8 @@ async fn read(
         }
         answers.push(answer);
     }
-    if readable.is_empty() {
-        return (answers, 0, Share::default());
-    }
-    if max_bytes == 0 {
-        return (answers, 0, Share::default());
+    if readable.is_empty() || max_bytes == 0 {
+        return Found { answers, ..Found::default() };
     }
     let memory = &broker.memory;
     let max_bytes = if memory.is_tight() { max_bytes.min(TIGHT_BYTES) } else { max_bytes };
@@ -225,18 +235,19 @@ async fn read(
     });
     let needed = first_bytes.max().unwrap_or(0).max(max_bytes);
     let Ok(mut share) = tokio::time::timeout(BUDGET_WAIT, memory.take_for_answer(needed)).await else {
-        return (answers, 0, Share::default());
+        return Found { answers, ..Found::default() };
     };
     let first = TURN.fetch_add(1, Ordering::Relaxed) % readable.len();
     readable.rotate_left(first);
-    let mut total = 0;
+    let (mut total, mut is_cut) = (0, false);
     for at in readable {
         let (want, answer) = (&wanted[at], &mut answers[at]);
         let Ok((partition, _)) = &want.found else { continue };
         let room = want.max_bytes.min(max_bytes.saturating_sub(total));
-        // Nor is a large batch read where there is no room for it.
-        let is_large = || broker.log.least_read_bytes(partition, want.offset).is_ok_and(|b| b > room.max(TIGHT_BYTES));
+        // Nor is read what there is no room for: its turn comes, and to read it for a part costs as much.
+        let is_large = || broker.log.least_read_bytes(partition, want.offset).is_ok_and(|bytes| bytes > room);
         if total > 0 && (room == 0 || is_large()) {
+            is_cut = true;
             continue;
         }
         let read = match is_committed {
@@ -244,12 +255,13 @@ async fn read(
             false => broker.log.read(partition, want.offset, room).await,
         };
         match read {
-            Ok(slice) if slice.batches.len() > room && total > 0 => {}
+            Ok(slice) if slice.batches.len() > room && total > 0 => is_cut = true,
             Ok(slice) if context.version < 10 && has_zstd(&slice.batches) => {
                 answer.error_code = ErrorCode::UNSUPPORTED_COMPRESSION_TYPE;
             }
             Ok(slice) => {
                 total += slice.batches.len();
+                is_cut |= slice.is_cut;
                 set_bounds(answer, slice.bounds);
                 if let Some(aborted) = &mut answer.aborted_transactions {
                     let told = |a: &Aborted| AbortedTransaction { producer_id: a.producer_id, first_offset: a.first };
@@ -261,7 +273,7 @@ async fn read(
         }
     }
     share.shrink_to(total);
-    (answers, total, share)
+    Found { answers, bytes: total, is_cut, share }
 }
 
 fn set_bounds(answer: &mut PartitionData, bounds: Bounds) {
@@ -274,15 +286,10 @@ fn has_zstd(bytes: &[u8]) -> bool {
     batch::batches(bytes).any(|found| found.is_ok_and(|(header, _)| header.codec() == Codec::Zstd))
 }
 
-fn respond(
-    context: &Context<'_>,
-    request: FetchRequest,
-    wanted: &[Wanted],
-    answers: Vec<PartitionData>,
-    bytes: usize,
-) -> FetchResponse {
+fn respond(context: &Context<'_>, request: FetchRequest, wanted: &[Wanted], found: Found) -> FetchResponse {
     let meters = &context.broker.metrics;
-    meters.fetched_bytes.add(bytes as u64);
+    meters.fetched_bytes.add(found.bytes as u64);
+    context.hold(found.share);
     let mut responses: Vec<_> = request
         .topics
         .into_iter()
@@ -292,7 +299,7 @@ fn respond(
             partitions: Vec::with_capacity(asked.partitions.len()),
         })
         .collect();
-    for (want, answer) in wanted.iter().zip(answers) {
+    for (want, answer) in wanted.iter().zip(found.answers) {
         if answer.error_code.is_error() {
             meters.error("Fetch", answer.error_code);
         }
