@@ -120,7 +120,8 @@ pub(super) struct Rules {
 }
 
 pub(super) struct ConsumerGroup {
-    rules: Rules,
+    /// As of the last heartbeat: they may be changed.
+    pub(super) rules: Rules,
     epoch: i32,
     /// The group epoch of which the members' targets are.
     target_epoch: i32,

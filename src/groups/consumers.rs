@@ -1,9 +1,10 @@
 //! Groups of the consumer protocol as the APIs ask for them: the checks around [`ConsumerGroup`](super::consumer).
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use super::{
-    ConsumerDescription, Error, Groups, Heard, Heartbeat, Kind, Machine, Shared, check_id, consumer::Rules, uuid,
+    ConsumerDescription, Error, Groups, Heard, Heartbeat, Kind, Machine, OwnRules, Shared, check_id, consumer::Rules,
+    uuid,
 };
 
 /// A member id as the broker makes them for clients that do not.
@@ -43,7 +44,7 @@ impl Groups {
             let now = shared.now();
             let topics = Arc::clone(&shared.log.topics().borrow());
             let kind = live.group.kind();
-            let group = live.group.as_consumer(&shared.consumer_rules(), joins).ok_or(Error::NotConsumer)?;
+            let group = live.group.as_consumer(shared.consumer_rules(name), joins).ok_or(Error::NotConsumer)?;
             let has_room = others_bytes + group.size_with(request) <= shared.config.memory_limit_bytes;
             let heard = if has_room { group.heartbeat(now, &topics, request) } else { Err(Error::GroupFull) };
             if heard.is_err() && kind == Kind::Classic {
@@ -56,6 +57,17 @@ impl Groups {
                 shared.remove_if_idle(name);
             }
             return heard;
+        }
+    }
+
+    /// Gives a group of the consumer protocol rules of its own, from each member's next heartbeat on. The caller remembers
+    /// them; none set is the same as never said.
+    pub fn set_own_rules(&self, group: &str, own: OwnRules) {
+        let mut rules = self.0.own_rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if own == OwnRules::default() {
+            rules.remove(group);
+        } else {
+            rules.insert(group.to_owned(), own);
         }
     }
 
@@ -102,11 +114,12 @@ impl Groups {
 }
 
 impl Shared {
-    fn consumer_rules(&self) -> Rules {
+    fn consumer_rules(&self, group: &str) -> Rules {
         let config = &self.config;
+        let own = self.own_rules.lock().unwrap_or_else(PoisonError::into_inner).get(group).copied().unwrap_or_default();
         Rules {
-            session_timeout_ms: config.consumer_session_timeout_ms,
-            heartbeat_interval_ms: config.consumer_heartbeat_interval_ms,
+            session_timeout_ms: own.session_timeout_ms.unwrap_or(config.consumer_session_timeout_ms),
+            heartbeat_interval_ms: own.heartbeat_interval_ms.unwrap_or(config.consumer_heartbeat_interval_ms),
             max_size: config.consumer_max_size,
             assignors: config.consumer_assignors.clone(),
         }

@@ -53,14 +53,16 @@ impl Machine {
     }
 
     /// The consumer group, made of an empty one of the other kind if need be.
-    pub(super) fn as_consumer(&mut self, rules: &Rules, may_turn: bool) -> Option<&mut ConsumerGroup> {
+    pub(super) fn as_consumer(&mut self, rules: Rules, may_turn: bool) -> Option<&mut ConsumerGroup> {
         if let Self::Classic(group) = self
             && may_turn
             && group.state() == State::Empty
         {
             *self = Self::Consumer(ConsumerGroup::new(rules.clone(), group.generation()));
         }
-        if let Self::Consumer(group) = self { Some(group) } else { None }
+        let Self::Consumer(group) = self else { return None };
+        group.rules = rules;
+        Some(group)
     }
 
     /// Nobody is or is about to become a member.

@@ -40,6 +40,7 @@ pub use self::{
     group::{Leaver, State},
     machine::Kind,
     member::{Join, Joined, JoinedMember, Protocol, Sync, Synced},
+    offsets::MAX_GROUP_ID_BYTES,
 };
 use self::{
     group::{Group, Limits},
@@ -190,6 +191,15 @@ pub enum Error {
     Log(#[from] log::Error),
 }
 
+/// What one group of the consumer protocol does otherwise than [`Config`] says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnRules {
+    /// `consumer.session.timeout.ms`.
+    pub session_timeout_ms: Option<u64>,
+    /// `consumer.heartbeat.interval.ms`.
+    pub heartbeat_interval_ms: Option<i32>,
+}
+
 /// All consumer groups. Cheap to clone; [`Groups::run`] must run once.
 #[derive(Clone)]
 pub struct Groups(Arc<Shared>);
@@ -201,6 +211,8 @@ struct Shared {
     clock: Clock,
     config: Config,
     slots: Mutex<HashMap<Arc<str>, Arc<Slot>>>,
+    /// Of groups that have rules of their own, be they there or not.
+    own_rules: Mutex<HashMap<String, OwnRules>>,
     origin: Instant,
     tickets: AtomicU64,
     /// When the timer task wakes next.
@@ -243,6 +255,7 @@ impl Groups {
             clock,
             config,
             slots: Mutex::default(),
+            own_rules: Mutex::default(),
             origin: Instant::now(),
             tickets: AtomicU64::new(0),
             wakes_at: AtomicU64::new(u64::MAX),

@@ -157,6 +157,9 @@ pub async fn serve(config: &Config, parts: Parts) -> Result<Kafka, Error> {
     let addresses = addresses.map_err(|source| Error::Bind { listener: "a listener".into(), source })?;
 
     let settings = Settings::open(stated(config, &addresses, &parts.data_dir), &parts.log)?;
+    for group in settings.groups() {
+        parts.groups.set_own_rules(&group, settings.group_rules(&group));
+    }
     let broker = Arc::new(Broker {
         node_id: i32::try_from(settings.broker_number("node.id")).unwrap_or(1),
         cluster_id: base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(parts.log.incarnation()),

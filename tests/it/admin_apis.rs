@@ -6,6 +6,7 @@ use brooklet::{
     kafka::settings::{broker_settings, topic_settings},
     wire::{
         ErrorCode, alter_configs, alter_partition_reassignments as reassign, alter_replica_log_dirs as move_dirs,
+        consumer_group_heartbeat::ConsumerGroupHeartbeatRequest,
         create_acls, create_partitions as grow,
         create_topics::{
             CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreatableTopicResult, CreateTopicsRequest,
@@ -31,6 +32,7 @@ use crate::{
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 
 fn creatable(name: &str, num_partitions: i32, configs: &[(&str, &str)]) -> CreatableTopic {
     let configs = configs.iter().map(|(n, v)| CreatableTopicConfig { name: (*n).into(), value: Some((*v).into()) });
@@ -316,6 +318,45 @@ async fn settings_change_one_by_one_or_all_at_once() {
     }
     let own = broker.log.topics().borrow().get("t").unwrap().settings.clone();
     assert_eq!(own, BTreeMap::from([("segment.ms".to_owned(), "7".to_owned())]));
+}
+
+#[tokio::test]
+async fn a_group_beats_as_its_own_settings_say() {
+    let broker = Broker::start().await;
+    broker.topic("t", 1, &[]).await;
+    let mut client = broker.connect().await;
+    let c = &mut client;
+    let (set, delete) = (0, 1);
+    let (timeout, interval) = ("consumer.session.timeout.ms", "consumer.heartbeat.interval.ms");
+    assert_eq!(value_of(c, GROUP, "a/b", timeout).await, (Some("45000".into()), 5));
+    assert_eq!(alter(c, GROUP, "a/b", &[(interval, set, Some("7000"))]).await, ErrorCode::NONE);
+    assert_eq!(value_of(c, GROUP, "a/b", interval).await, (Some("7000".into()), 8));
+    for (changes, code) in [
+        (&[(timeout, set, Some("1000"))][..], ErrorCode::INVALID_CONFIG),
+        (&[(interval, set, Some("20000"))], ErrorCode::INVALID_CONFIG),
+        (&[(interval, set, Some("soon"))], ErrorCode::INVALID_CONFIG),
+        (&[("retention.ms", set, Some("1"))], ErrorCode::INVALID_CONFIG),
+    ] {
+        assert_eq!(alter(c, GROUP, "a/b", changes).await, code, "{changes:?}");
+    }
+    assert_eq!(alter(c, GROUP, "", &[(interval, set, Some("7000"))]).await, ErrorCode::INVALID_REQUEST);
+    let listed = c.call(&ListConfigResourcesRequest { resource_types: vec![GROUP] }, 1).await.config_resources;
+    assert_eq!(listed.iter().map(|r| r.resource_name.as_str()).collect::<Vec<_>>(), ["a/b"]);
+
+    let join = |group: &str| ConsumerGroupHeartbeatRequest {
+        group_id: group.into(),
+        member_id: "m".into(),
+        rebalance_timeout_ms: 60_000,
+        subscribed_topic_names: Some(vec!["t".into()]),
+        topic_partitions: Some(Vec::new()),
+        ..Default::default()
+    };
+    assert_eq!(c.call(&join("a/b"), 1).await.heartbeat_interval_ms, 7000);
+    assert_eq!(c.call(&join("other"), 1).await.heartbeat_interval_ms, 5000);
+    // A group that is there follows from the next heartbeat on.
+    assert_eq!(alter(c, GROUP, "a/b", &[(interval, delete, None)]).await, ErrorCode::NONE);
+    assert_eq!(c.call(&join("a/b"), 1).await.heartbeat_interval_ms, 5000);
+    assert_eq!(value_of(c, GROUP, "a/b", interval).await, (Some("5000".into()), 5));
 }
 
 /// What `kafka-reassign-partitions --verify` takes back on every broker when it is done, whether it was set or not.

@@ -1,7 +1,7 @@
 //! docs/kafka-compatibility.md says what the code does.
 
 use brooklet::{
-    kafka::settings::{Setting, Standing, broker_settings, topic_settings},
+    kafka::settings::{Setting, Standing, broker_settings, group_settings, topic_settings},
     wire::{ApiKey, api_versions::ApiVersionsRequest},
 };
 
@@ -48,7 +48,11 @@ fn every_setting_is_documented_with_what_becomes_of_it() {
         let default = s.default.filter(|d| !d.is_empty()).map_or(String::new(), |d| format!("`{d}`"));
         format!("| `{}` | {default} | {standing} | {} |", s.name, s.doc)
     };
-    for (heading, table) in [("## Topic settings", topic_settings()), ("## Broker settings", broker_settings())] {
+    for (heading, table) in [
+        ("## Topic settings", topic_settings()),
+        ("## Group settings", group_settings()),
+        ("## Broker settings", broker_settings()),
+    ] {
         assert_eq!(rows(heading), table.iter().map(row).collect::<Vec<_>>(), "{heading}");
     }
 }

@@ -48,6 +48,7 @@ async fn replace(
     let set_now: Vec<String> = match &resource {
         Resource::Topic(topic) => topic.settings.keys().cloned().collect(),
         Resource::Broker(scope) => context.broker.settings.dynamic(*scope).into_keys().collect(),
+        Resource::Group(group) => context.broker.settings.of_group(group).into_keys().collect(),
         Resource::Bare => Vec::new(),
     };
     for name in set_now {

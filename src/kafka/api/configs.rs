@@ -2,13 +2,14 @@
 //!
 //! Behaviour
 //! * A resource is a topic, this broker by its node id, all brokers by the empty name, or the broker's loggers, which
-//!   have no levels to show. Others (client metrics, groups) have no settings here.
+//!   have no levels to show, or a group, be it there or not. Client metrics have no settings here.
 //! * A change is checked whole before any of it is made.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Context, error_code};
 use crate::{
+    groups::MAX_GROUP_ID_BYTES,
     kafka::settings::{self, Kind, Scope, Setting},
     log::{Change, Topic},
     wire::ErrorCode,
@@ -27,6 +28,7 @@ pub(super) type Fault = (ErrorCode, String);
 pub(super) enum Resource {
     Topic(Arc<Topic>),
     Broker(Scope),
+    Group(String),
     /// There, and without settings.
     Bare,
 }
@@ -56,7 +58,11 @@ pub(super) fn resource(context: &Context<'_>, kind: i8, name: &str) -> Result<Re
             ErrorCode::INVALID_REQUEST,
             format!("unexpected broker id, expected {node_id} or nothing, got '{name}'"),
         )),
-        CLIENT_METRICS | GROUP => Ok(Resource::Bare),
+        GROUP if name.is_empty() || name.len() > MAX_GROUP_ID_BYTES => {
+            Err((ErrorCode::INVALID_REQUEST, format!("a group's name has 1 to {MAX_GROUP_ID_BYTES} bytes")))
+        }
+        GROUP => Ok(Resource::Group(name.to_owned())),
+        CLIENT_METRICS => Ok(Resource::Bare),
         _ => Err((ErrorCode::INVALID_REQUEST, format!("resource type {kind} has no settings"))),
     }
 }
@@ -87,6 +93,12 @@ pub(super) fn plan(
         }
         planned.insert(name, value);
     }
+    if let Resource::Group(group) = resource
+        && !planned.is_empty()
+    {
+        let checked = context.broker.settings.check_group(group, &planned);
+        checked.map_err(|why| (ErrorCode::INVALID_CONFIG, why))?;
+    }
     Ok(planned)
 }
 
@@ -101,6 +113,8 @@ fn find(resource: &Resource, name: &str) -> Result<&'static Setting, Fault> {
             }
             Some(setting) => Ok(setting),
         },
+        Resource::Group(_) => settings::group_setting(name)
+            .ok_or_else(|| (ErrorCode::INVALID_CONFIG, format!("Unknown group config name: {name}"))),
         Resource::Bare => Err((ErrorCode::INVALID_REQUEST, "this resource has no settings that can be changed".into())),
     }
 }
@@ -119,7 +133,7 @@ fn edit(
     let value = value.ok_or_else(|| format!("Null value not supported for {}", setting.name))?;
     let current = match resource {
         Resource::Topic(topic) => context.broker.settings.topic(topic, setting.name),
-        Resource::Broker(_) | Resource::Bare => context.broker.settings.broker(setting.name),
+        Resource::Broker(_) | Resource::Group(_) | Resource::Bare => context.broker.settings.broker(setting.name),
     };
     let words = |list: &str| list.split(',').map(|w| w.trim().to_owned()).filter(|w| !w.is_empty()).collect::<Vec<_>>();
     let mut list = words(&current.unwrap_or_default());
@@ -148,6 +162,12 @@ pub(super) async fn apply(
             log.change(change, Vec::new()).await.map(|_| ())
         }
         Resource::Broker(scope) => context.broker.settings.change(log, *scope, changes).await,
+        Resource::Group(group) => {
+            let settings = &context.broker.settings;
+            let done = settings.change_group(log, group, changes).await;
+            context.broker.groups.set_own_rules(group, settings.group_rules(group));
+            done
+        }
         Resource::Bare => Ok(()),
     };
     done.map_err(|error| (error_code(&error), error.to_string()))

@@ -15,7 +15,7 @@ use super::{
     configs::{Resource, resource},
 };
 use crate::{
-    kafka::settings::{Described, broker_settings, topic_settings},
+    kafka::settings::{Described, broker_settings, group_settings, topic_settings},
     wire::describe_configs::{
         DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
         DescribeConfigsResult, DescribeConfigsSynonym,
@@ -47,6 +47,7 @@ fn describe(
         Ok(Resource::Broker(scope)) => {
             broker_settings().iter().filter_map(|s| settings.describe_broker(scope, s)).collect()
         }
+        Ok(Resource::Group(group)) => group_settings().iter().map(|s| settings.describe_group(&group, s)).collect(),
         Ok(Resource::Bare) => Vec::new(),
         Err((code, message)) => {
             (result.error_code, result.error_message) = (code, Some(message));

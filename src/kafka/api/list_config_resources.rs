@@ -1,7 +1,7 @@
 //! ListConfigResources: v0–1.
 //!
 //! Behaviour
-//! * Topics and this broker have settings, client metrics and groups have none here.
+//! * Topics and this broker have settings, and the groups on which some were set; client metrics have none here.
 //!
 //! Version notes
 //! * v0 lists client metrics only: nothing. v1 names the types that are wanted; none named means all.
@@ -33,6 +33,10 @@ pub(super) async fn handle(
         let names = context.topics();
         let topics = names.by_name.keys().map(|name| ConfigResource { resource_name: name.to_string(), resource_type: TOPIC });
         response.config_resources.extend(topics);
+    }
+    if is_wanted(GROUP) {
+        let groups = context.broker.settings.groups().into_iter();
+        response.config_resources.extend(groups.map(|resource_name| ConfigResource { resource_name, resource_type: GROUP }));
     }
     for kind in [BROKER, BROKER_LOGGER].into_iter().filter(|kind| is_wanted(*kind)) {
         let resource_name = context.broker.node_id.to_string();

@@ -1,6 +1,6 @@
 //! The table of topic and broker settings, and which value is in force.
 //!
-//! A setting has Kafka's name, type and rules. A topic's own values live in the log's catalogue; the broker's come, in
+//! A setting has Kafka's name, type and rules. A topic's own values live in the log's catalogue, a group's in its state; the broker's come, in
 //! this order, from kafka-configs for this broker, kafka-configs for all brokers (both kept in the log's state under
 //! the owner `kafka`), the configuration file, and the table. Never acts on a value: who honours it looks it up.
 
@@ -12,15 +12,21 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::log::{Compaction, Error, Log, StateWrite, Topic, Write};
+use crate::{
+    groups,
+    log::{Compaction, Error, Log, StateWrite, Topic, Write},
+};
 
 mod broker;
+mod group;
 #[cfg(test)]
 mod tests;
 mod topic;
 
 /// Under which owner the log keeps what kafka-configs set.
 const OWNER: &str = "kafka";
+/// Most groups that have settings of their own: they stay in memory.
+pub const MOST_GROUPS: usize = 1000;
 
 /// A setting's type; the number is the one on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +190,16 @@ pub fn topic_setting(name: &str) -> Option<&'static Setting> {
     find(topic::TOPIC, name)
 }
 
+/// All settings of single groups, sorted by name.
+pub fn group_settings() -> &'static [Setting] {
+    group::GROUP
+}
+
+/// The group setting of that name.
+pub fn group_setting(name: &str) -> Option<&'static Setting> {
+    find(group::GROUP, name)
+}
+
 /// The broker setting of that name.
 pub fn broker_setting(name: &str) -> Option<&'static Setting> {
     find(broker::BROKER, name)
@@ -222,6 +238,8 @@ pub enum Source {
     File = 4,
     /// The table's default.
     Default = 5,
+    /// Set on the group.
+    Group = 8,
 }
 
 /// Which of the two dynamic layers kafka-configs addresses.
@@ -251,6 +269,8 @@ struct Layers {
     broker: BTreeMap<String, String>,
     brokers: BTreeMap<String, String>,
     file: BTreeMap<String, String>,
+    /// What is set on single groups.
+    groups: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Layers {
@@ -281,6 +301,14 @@ impl Settings {
                 if broker_setting(&name).is_some_and(|s| !s.is_read_only() && s.check(&value).is_ok()) {
                     layer.insert(name, value);
                 }
+            }
+        }
+        for (key, value) in log.states(OWNER, b"g/")? {
+            let (key, value) = (String::from_utf8_lossy(&key[2..]), String::from_utf8_lossy(&value).into_owned());
+            // A group's name may have slashes, a setting's has none.
+            let Some((group, name)) = key.rsplit_once('/') else { continue };
+            if group_setting(name).is_some_and(|s| s.check(&value).is_ok()) {
+                layers.groups.entry(group.to_owned()).or_default().insert(name.to_owned(), value);
             }
         }
         let settings = Self(Mutex::new(Arc::new(layers)));
@@ -356,8 +384,19 @@ impl Settings {
 
     /// One topic setting with all its sources.
     pub fn describe_topic(&self, topic: &Topic, setting: &'static Setting) -> Described {
+        self.describe(topic.settings.get(setting.name), Source::Topic, setting)
+    }
+
+    /// One setting of a group with all its sources.
+    pub fn describe_group(&self, group: &str, setting: &'static Setting) -> Described {
         let layers = self.layers();
-        let own = topic.settings.get(setting.name).map(|v| (setting.name, Some(v.clone()), Source::Topic));
+        let own = layers.groups.get(group).and_then(|own| own.get(setting.name));
+        self.describe(own, Source::Group, setting)
+    }
+
+    fn describe(&self, own: Option<&String>, source: Source, setting: &'static Setting) -> Described {
+        let layers = self.layers();
+        let own = own.map(|v| (setting.name, Some(v.clone()), source));
         let mut synonyms: Vec<_> = own.into_iter().collect();
         for (name, factor) in setting.synonyms {
             synonyms.extend(layers.set(name).map(|(v, source)| (*name, Some(scaled(v, *factor).into_owned()), source)));
@@ -414,6 +453,91 @@ impl Settings {
         log.commit(Write { state, ..Write::default() }).await?;
         self.set(scope, changes);
         self.tell(log);
+        Ok(())
+    }
+
+    /// What is set on one group.
+    pub fn of_group(&self, group: &str) -> BTreeMap<String, String> {
+        self.layers().groups.get(group).cloned().unwrap_or_default()
+    }
+
+    /// The groups that have settings of their own.
+    pub fn groups(&self) -> Vec<String> {
+        self.layers().groups.keys().cloned().collect()
+    }
+
+    /// What its own settings say of a group's time-out and interval.
+    pub fn group_rules(&self, group: &str) -> groups::OwnRules {
+        let own = self.of_group(group);
+        let number = |name| own.get(name).and_then(|value| value.trim().parse::<i32>().ok());
+        groups::OwnRules {
+            session_timeout_ms: number(group::SESSION_TIMEOUT).and_then(|ms| u64::try_from(ms).ok()),
+            heartbeat_interval_ms: number(group::HEARTBEAT_INTERVAL),
+        }
+    }
+
+    /// Checks what would be set on a group against the broker's limits, as Kafka does.
+    ///
+    /// # Errors
+    /// One line that says which does not fit what.
+    pub fn check_group(&self, group: &str, changes: &BTreeMap<String, Option<String>>) -> Result<(), String> {
+        let layers = self.layers();
+        if layers.groups.len() >= MOST_GROUPS && !layers.groups.contains_key(group) {
+            return Err(format!("{MOST_GROUPS} groups have settings already; remove some first"));
+        }
+        let number = |name: &str| match changes.get(name) {
+            Some(Some(value)) => value.trim().parse().unwrap_or(0),
+            Some(None) => self.broker_number(&format!("group.{name}")),
+            None => {
+                let own = layers.groups.get(group).and_then(|own| own.get(name)?.trim().parse().ok());
+                own.unwrap_or_else(|| self.broker_number(&format!("group.{name}")))
+            }
+        };
+        for (name, what) in
+            [(group::SESSION_TIMEOUT, "session.timeout.ms"), (group::HEARTBEAT_INTERVAL, "heartbeat.interval.ms")]
+        {
+            let (low, high) = (format!("group.consumer.min.{what}"), format!("group.consumer.max.{what}"));
+            if number(name) < self.broker_number(&low) {
+                return Err(format!("{name} must be greater than or equal to {low}"));
+            }
+            if number(name) > self.broker_number(&high) {
+                return Err(format!("{name} must be less than or equal to {high}"));
+            }
+        }
+        if number(group::SESSION_TIMEOUT) <= number(group::HEARTBEAT_INTERVAL) {
+            return Err(format!("{} must be greater than {}", group::SESSION_TIMEOUT, group::HEARTBEAT_INTERVAL));
+        }
+        Ok(())
+    }
+
+    /// Sets, or with `None` removes, settings of a group, durably. The caller has checked them.
+    ///
+    /// # Errors
+    /// Those of the log; then nothing has changed.
+    pub async fn change_group(
+        &self,
+        log: &Log,
+        group: &str,
+        changes: BTreeMap<String, Option<String>>,
+    ) -> Result<(), Error> {
+        let state = changes.iter().map(|(name, value)| StateWrite {
+            owner: OWNER,
+            key: Bytes::from(format!("g/{group}/{name}")),
+            value: value.clone().map(Bytes::from),
+        });
+        log.commit(Write { state: state.collect(), ..Write::default() }).await?;
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = &mut Arc::make_mut(&mut guard).groups;
+        let own = groups.entry(group.to_owned()).or_default();
+        for (name, value) in changes {
+            match value {
+                Some(value) => own.insert(name, value),
+                None => own.remove(&name),
+            };
+        }
+        if own.is_empty() {
+            groups.remove(group);
+        }
         Ok(())
     }
 

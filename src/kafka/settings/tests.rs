@@ -96,5 +96,9 @@ async fn what_kafka_configs_set_outlives_the_broker() {
     let again = Settings::open(BTreeMap::new(), &log).unwrap();
     assert_eq!(again.broker_number("log.retention.ms"), 8);
     again.change(&log, Scope::Broker, change(None)).await.unwrap();
-    assert_eq!(Settings::open(BTreeMap::new(), &log).unwrap().broker_number("log.retention.ms"), 9);
+    let group = BTreeMap::from([("consumer.session.timeout.ms".to_owned(), Some("50000".to_owned()))]);
+    again.change_group(&log, "a/b", group).await.unwrap();
+    let again = Settings::open(BTreeMap::new(), &log).unwrap();
+    assert_eq!(again.broker_number("log.retention.ms"), 9);
+    assert_eq!((again.groups(), again.group_rules("a/b").session_timeout_ms), (vec!["a/b".to_owned()], Some(50_000)));
 }
