@@ -3,8 +3,8 @@
 #
 # Left out: 133 tests without a broker or with an in-process fake; TestClientScram… (SASL);
 # TestIssueProduceBrokerTooOldFailsRecords (brokers without Produce 3; skips itself); TestShareGroup… and
-# TestConsumeRegexShareSkipsInternal (share groups); Test848RegexBrokerResolves (KIP-848). Subtests named 848 run only
-# where ConsumerGroupHeartbeat is offered.
+# TestConsumeRegexShareSkipsInternal (share groups). Subtests named 848 run only where ConsumerGroupHeartbeat is offered,
+# as it is here.
 
 settings=(num.partitions=4)
 limit_s=400
