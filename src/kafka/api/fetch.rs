@@ -14,7 +14,8 @@
 //! * The partition served first rotates, so that a busy one does not starve the others under the limit.
 //!
 //! Version notes
-//! * v7: sessions. v9: leader epochs. v10: zstd; an older reader of a zstd batch gets UNSUPPORTED_COMPRESSION_TYPE.
+//! * v7: sessions. v9: leader epochs. v10: zstd; an older reader of a topic whose `compression.type` is zstd gets
+//!   UNSUPPORTED_COMPRESSION_TYPE. Zstd batches of other topics go to anyone, as from Kafka: rskafka reads them by v4.
 //!   v12: flexible. v13: topics by id.
 
 use std::{sync::atomic::{AtomicUsize, Ordering}, time::Duration};
@@ -26,7 +27,7 @@ use super::{Close, Context, READ_COMMITTED, check_leader_epoch, error_code, part
 use crate::{
     log::{Aborted, Bounds},
     memory::Share,
-    record::{Codec, Partition, batch},
+    record::Partition,
     wire::{
         ErrorCode,
         fetch::{AbortedTransaction, FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData},
@@ -165,11 +166,17 @@ fn find(context: &Context<'_>, request: &FetchRequest, gone: ErrorCode) -> Vec<W
     let mut wanted = Vec::with_capacity(request.topics.iter().map(|t| t.partitions.len()).sum());
     for (topic_at, asked) in request.topics.iter().enumerate() {
         let topic = if context.version >= 13 { topics.by_id(asked.topic_id) } else { topics.get(&asked.topic) };
+        let is_zstd = || topic.is_some_and(|t| context.broker.settings.topic_has(t, "compression.type", "zstd"));
+        let is_too_old = context.version < 10 && is_zstd();
         for part in &asked.partitions {
             let found = topic
                 .ok_or(gone)
                 .and_then(|topic| {
                     partition_of(topic, part.partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+                })
+                .and_then(|partition| match is_too_old {
+                    true => Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE),
+                    false => Ok(partition),
                 })
                 .and_then(|partition| match check_leader_epoch(part.current_leader_epoch) {
                     Some(code) => Err(code),
@@ -256,9 +263,6 @@ async fn read(
         };
         match read {
             Ok(slice) if slice.batches.len() > room && total > 0 => is_cut = true,
-            Ok(slice) if context.version < 10 && has_zstd(&slice.batches) => {
-                answer.error_code = ErrorCode::UNSUPPORTED_COMPRESSION_TYPE;
-            }
             Ok(slice) => {
                 total += slice.batches.len();
                 is_cut |= slice.is_cut;
@@ -280,10 +284,6 @@ fn set_bounds(answer: &mut PartitionData, bounds: Bounds) {
     answer.high_watermark = bounds.high_watermark;
     answer.last_stable_offset = bounds.last_stable;
     answer.log_start_offset = bounds.start;
-}
-
-fn has_zstd(bytes: &[u8]) -> bool {
-    batch::batches(bytes).any(|found| found.is_ok_and(|(header, _)| header.codec() == Codec::Zstd))
 }
 
 fn respond(context: &Context<'_>, request: FetchRequest, wanted: &[Wanted], found: Found) -> FetchResponse {
