@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("supervise", &["metrics"]),
     ("expr", &["record"]),
     ("log", &["record", "metrics"]),
-    ("groups", &["record", "metrics", "log"]),
+    ("groups", &["record", "wire", "metrics", "log"]),
     ("txn", &["record", "metrics", "log", "groups"]),
     ("kafka", &["record", "wire", "memory", "metrics", "supervise", "log", "groups", "txn"]),
     ("streams", &["record", "memory", "metrics", "supervise", "log", "groups", "expr"]),

@@ -199,8 +199,8 @@ impl Groups {
                     let topics = Arc::clone(&self.0.log.topics().borrow());
                     let partitions = request.positions.iter().map(|position| &position.partition);
                     group.check_commit(member_id, *generation, partitions, &topics)?;
-                    let is_member = group.has_member(member_id);
-                    return if is_member && !request.knows_epochs { Err(Error::UnsupportedVersion) } else { Ok(()) };
+                    let must_know = group.has_member(member_id) && !group.is_classic(member_id);
+                    return if must_know && !request.knows_epochs { Err(Error::UnsupportedVersion) } else { Ok(()) };
                 }
             }
         }

@@ -17,6 +17,7 @@
 //! - [`ConsumerGroup::deadline`] is later than the last [`ConsumerGroup::tick`].
 
 mod assignor;
+mod classic;
 mod description;
 mod member;
 mod subscription;
@@ -35,7 +36,10 @@ use self::{
     member::{AWAY, Member},
     subscription::{Pattern, Subscription},
 };
-use super::{Error, member::Uptime};
+use super::{
+    Error,
+    member::{Join, Uptime},
+};
 use crate::{
     log::{TopicId, Topics},
     record::Partition,
@@ -117,6 +121,10 @@ pub(super) struct Rules {
     pub(super) max_size: usize,
     /// The first is the default.
     pub(super) assignors: Vec<Assignor>,
+    /// A classic group of consumers becomes one of this protocol when the first member of it joins.
+    pub(super) may_upgrade: bool,
+    /// And back when the last one has gone.
+    pub(super) may_downgrade: bool,
 }
 
 pub(super) struct ConsumerGroup {
@@ -242,7 +250,20 @@ impl ConsumerGroup {
         let subscription = subscription(request, known.map(|m| &m.subscription))?;
 
         // From here on nothing is refused.
-        let is_new = known.is_none();
+        Ok(self.hear(now, topics, sender, request, subscription, None))
+    }
+
+    /// Notes what a member says, lets it go on, and words the answer. `classic` is how it joined, if by that protocol.
+    fn hear(
+        &mut self,
+        now: Uptime,
+        topics: &Arc<Topics>,
+        sender: Sender,
+        request: &Heartbeat,
+        subscription: Subscription,
+        classic: Option<Join>,
+    ) -> Heard {
+        let is_new = matches!(sender, Sender::New);
         let mut member = self.take(sender, &request.member_id);
         let before = member.assigned.clone();
         let mut has_changed = member.update(request, subscription) || is_new;
@@ -252,7 +273,9 @@ impl ConsumerGroup {
         if let Some(instance) = &member.instance_id {
             self.instances.insert(Arc::clone(instance), Arc::clone(&member.id));
         }
-        member.session_ends = now + self.rules.session_timeout_ms;
+        let own_ms = classic.as_ref().map(|join| u64::try_from(join.session_timeout_ms).unwrap_or(0).max(1));
+        member.session_ends = now + own_ms.unwrap_or(self.rules.session_timeout_ms);
+        member.classic = classic;
         let id = Arc::clone(&member.id);
         self.members.insert(Arc::clone(&id), member);
         has_changed |= self.look_at(topics);
@@ -263,7 +286,7 @@ impl ConsumerGroup {
         if self.epoch != self.target_epoch {
             self.assign();
         }
-        Ok(self.go_on(now, id, request, &before))
+        self.go_on(now, id, request, &before)
     }
 
     /// Takes the member out of the map, to be put back changed.
@@ -277,8 +300,6 @@ impl ConsumerGroup {
         if is_returned {
             // What it had is kept for it under its new id.
             member.id = member_id.into();
-        }
-        if member.epoch == AWAY {
             (member.epoch, member.previous_epoch) = (0, 0);
         }
         member
@@ -341,7 +362,10 @@ impl ConsumerGroup {
             _ if joins && known.is_some() => Err(Error::InvalidRequest("InstanceId can't be changed.")),
             None if joins => Ok(Sender::New),
             None => Err(Error::UnknownMember),
-            Some(holder) if joins && holder.epoch == AWAY => Ok(Sender::Returned(Arc::clone(&holder.id))),
+            // A classic static member closes without a word: the consumer that takes its place need not wait.
+            Some(holder) if joins && (holder.epoch == AWAY || holder.classic.is_some()) => {
+                Ok(Sender::Returned(Arc::clone(&holder.id)))
+            }
             Some(_) if joins => Err(Error::UnreleasedInstance),
             Some(_) => Err(Error::FencedInstance),
         }
@@ -373,6 +397,10 @@ impl ConsumerGroup {
         let Some(member) = self.members.remove(id) else { return };
         if let Some(instance) = &member.instance_id {
             self.instances.remove(instance);
+        }
+        // The generation of the classic group that follows is the one that its members know.
+        if self.rules.may_downgrade && self.is_only_classic() {
+            return;
         }
         self.count_wanted();
         self.advance();

@@ -3,9 +3,12 @@
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use super::{
-    ConsumerDescription, Error, Groups, Heard, Heartbeat, Kind, Machine, OwnRules, Shared, check_id, consumer::Rules,
+    ConsumerDescription, Error, Groups, Heard, Heartbeat, Kind, Machine, OwnRules, Shared, State, check_id,
+    consumer::{ConsumerGroup, Rules},
+    group::Group,
     uuid,
 };
+use crate::log::Topics;
 
 /// A member id as the broker makes them for clients that do not.
 pub fn fresh_consumer_id() -> String {
@@ -44,12 +47,24 @@ impl Groups {
             let now = shared.now();
             let topics = Arc::clone(&shared.log.topics().borrow());
             let kind = live.group.kind();
-            let group = live.group.as_consumer(shared.consumer_rules(name), joins).ok_or(Error::NotConsumer)?;
+            let rules = shared.consumer_rules(name);
+            let mut upgraded = match &live.group {
+                Machine::Classic(group) if joins && rules.may_upgrade => upgrade(group, &rules, &topics)?,
+                _ => None,
+            };
+            let group = match &mut upgraded {
+                Some(upgraded) => upgraded,
+                None => live.group.as_consumer(rules, joins).ok_or(Error::NotConsumer)?,
+            };
             let has_room = others_bytes + group.size_with(request) <= shared.config.memory_limit_bytes;
             let heard = if has_room { group.heartbeat(now, &topics, request) } else { Err(Error::GroupFull) };
-            if heard.is_err() && kind == Kind::Classic {
+            match upgraded {
+                Some(upgraded) if heard.is_ok() => live.group = Machine::Consumer(upgraded),
                 // It stays what it was.
-                live.group.as_classic(shared.limits(), true);
+                None if heard.is_err() && kind == Kind::Classic => {
+                    live.group.as_classic(shared.limits(), true);
+                }
+                _ => {}
             }
             shared.settle(&mut live, Vec::new());
             drop(live);
@@ -113,6 +128,19 @@ impl Groups {
     }
 }
 
+/// The classic group as one of the consumer protocol; `None` for an empty one, which turns by itself.
+fn upgrade(group: &Group, rules: &Rules, topics: &Arc<Topics>) -> Result<Option<ConsumerGroup>, Error> {
+    match group.state() {
+        State::Empty | State::Dead => Ok(None),
+        State::Stable => {
+            let upgraded = ConsumerGroup::of_classic(rules.clone(), group, topics);
+            upgraded.map(Some).ok_or(Error::NotConsumer)
+        }
+        // Members are on their way: the consumer comes again in a moment.
+        State::PreparingRebalance | State::CompletingRebalance => Err(Error::NotAvailable),
+    }
+}
+
 impl Shared {
     fn consumer_rules(&self, group: &str) -> Rules {
         let config = &self.config;
@@ -122,6 +150,8 @@ impl Shared {
             heartbeat_interval_ms: own.heartbeat_interval_ms.unwrap_or(config.consumer_heartbeat_interval_ms),
             max_size: config.consumer_max_size,
             assignors: config.consumer_assignors.clone(),
+            may_upgrade: config.may_upgrade,
+            may_downgrade: config.may_downgrade,
         }
     }
 

@@ -15,6 +15,7 @@
 //! - a generation has one protocol, which all its members support, and one leader, who is a member;
 //! - [`Group::deadline`] is later than the last [`Group::tick`], and ticking at each deadline ends every parking.
 
+mod resumed;
 mod rules;
 
 use std::{collections::BTreeMap, sync::Arc};

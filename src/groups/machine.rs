@@ -1,7 +1,8 @@
-//! The protocol that a group follows: the classic one or the consumer protocol, never both.
+//! The protocol that a group follows: the classic one, in which clients assign, or the consumer protocol.
 //!
 //! A group without members follows whichever its next member speaks, with an epoch or generation that goes on from the
-//! last: so neither becomes smaller as long as the group is remembered.
+//! last: so neither becomes smaller as long as the group is remembered. A stable classic group of consumers turns when a
+//! member of the consumer protocol joins, and back when the last of those has gone (`consumer/classic.rs`).
 
 use super::{
     consumer::{ConsumerGroup, Rules, State as ConsumerState},
@@ -50,6 +51,16 @@ impl Machine {
             *self = Self::Classic(Group::after(limits, group.epoch()));
         }
         if let Self::Classic(group) = self { Some(group) } else { None }
+    }
+
+    /// Goes on as a classic group once the last member of the consumer protocol has gone and others are left.
+    pub(super) fn turn_back(&mut self, limits: Limits, now: Uptime, out: &mut Vec<Answer>) {
+        if let Self::Consumer(group) = self
+            && group.rules.may_downgrade
+            && group.is_only_classic()
+        {
+            *self = Self::Classic(group.to_classic(limits, now, out));
+        }
     }
 
     /// The consumer group, made of an empty one of the other kind if need be.

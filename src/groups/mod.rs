@@ -72,6 +72,10 @@ pub struct Config {
     pub consumer_max_size: usize,
     /// `group.consumer.assignors`: those that members may ask for; the first is the default.
     pub consumer_assignors: Vec<Assignor>,
+    /// `group.consumer.migration.policy`: a classic group becomes one of the consumer protocol when a member of that joins.
+    pub may_upgrade: bool,
+    /// And back when the last one has gone.
+    pub may_downgrade: bool,
     /// `offset.metadata.max.bytes`: most bytes a client may attach to an offset.
     pub max_metadata_bytes: usize,
     /// `offsets.retention.minutes`, in milliseconds: offsets older than this of groups without members are forgotten.
@@ -94,6 +98,8 @@ impl Default for Config {
             consumer_heartbeat_interval_ms: 5_000,
             consumer_max_size: 250,
             consumer_assignors: vec![Assignor::Uniform, Assignor::Range],
+            may_upgrade: true,
+            may_downgrade: true,
             max_metadata_bytes: 4096,
             offsets_retention_ms: None,
             max_groups: 1000,
@@ -303,9 +309,14 @@ impl Groups {
         }
         let fresh_id = fresh_member_id(&request);
         let can_create = request.member_id.is_empty();
-        let answer = self
-            .park(group, can_create, |group, now, ticket, out| group.join(now, ticket, &request, fresh_id, out))
-            .await?;
+        let topics = Arc::clone(&self.0.log.topics().borrow());
+        let event = |group: &mut Machine, now, ticket, out: &mut Vec<Answer>| match group {
+            Machine::Classic(group) => group.join(now, ticket, &request, fresh_id, out),
+            Machine::Consumer(group) => {
+                out.push(Answer::Join(ticket, group.join(now, &topics, &request, &fresh_id)));
+            }
+        };
+        let answer = self.park(group, can_create, event).await?;
         match answer {
             Answer::Join(_, result) => result,
             Answer::Sync(..) => Err(Error::NotAvailable),
@@ -325,7 +336,11 @@ impl Groups {
         if self.0.held_bytes.load(Ordering::Relaxed) + wanted > self.0.config.memory_limit_bytes {
             return Err(Error::GroupFull);
         }
-        let answer = self.park(group, false, |group, now, ticket, out| group.sync(now, ticket, request, out)).await?;
+        let event = |group: &mut Machine, now, ticket, out: &mut Vec<Answer>| match group {
+            Machine::Classic(group) => group.sync(now, ticket, request, out),
+            Machine::Consumer(group) => out.push(Answer::Sync(ticket, group.sync(now, &request))),
+        };
+        let answer = self.park(group, false, event).await?;
         match answer {
             Answer::Sync(_, result) => result,
             Answer::Join(..) => Err(Error::NotAvailable),
@@ -346,9 +361,16 @@ impl Groups {
         check_id(group)?;
         let slot = self.0.find(group).ok_or(Error::UnknownMember)?;
         let mut live = slot.lock();
-        let Machine::Classic(group) = &mut live.group else { return Err(Error::UnknownMember) };
-        group.heartbeat(self.0.now(), member_id, instance_id, generation)
-        // A heartbeat only moves a deadline back: the timer task need not know.
+        let now = self.0.now();
+        match &mut live.group {
+            // It only moves a deadline back: the timer task need not know.
+            Machine::Classic(group) => group.heartbeat(now, member_id, instance_id, generation),
+            Machine::Consumer(group) => {
+                let heard = group.classic_heartbeat(now, member_id, instance_id, generation);
+                self.0.settle(&mut live, Vec::new());
+                heard
+            }
+        }
     }
 
     /// Takes members out of a group; one answer for each.
@@ -366,7 +388,7 @@ impl Groups {
         let answers = match &mut live.group {
             Machine::Classic(group) => leavers.iter().map(|leaver| group.leave(now, leaver, &mut out)).collect(),
             // Members of the consumer protocol leave by a heartbeat.
-            Machine::Consumer(_) => leavers.iter().map(|_| Err(Error::UnknownMember)).collect(),
+            Machine::Consumer(group) => leavers.iter().map(|leaver| group.classic_leave(leaver)).collect(),
         };
         self.0.settle(&mut live, out);
         Ok(answers)
@@ -377,7 +399,7 @@ impl Groups {
         &self,
         name: &str,
         can_create: bool,
-        event: impl FnOnce(&mut Group, Uptime, Ticket, &mut Vec<Answer>),
+        event: impl FnOnce(&mut Machine, Uptime, Ticket, &mut Vec<Answer>),
     ) -> Result<Answer, Error> {
         let ticket = self.0.tickets.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
@@ -393,10 +415,9 @@ impl Groups {
                 continue;
             }
             let mut out = Vec::new();
-            let Some(group) = live.group.as_classic(self.0.limits(), can_create) else {
-                return Err(if can_create { Error::InconsistentProtocol } else { Error::UnknownMember });
-            };
-            event(group, self.0.now(), ticket, &mut out);
+            // An empty group follows whom it gets.
+            live.group.as_classic(self.0.limits(), can_create);
+            event(&mut live.group, self.0.now(), ticket, &mut out);
             live.waiting.insert(ticket, answer);
             self.0.settle(&mut live, out);
             drop(live);
@@ -468,7 +489,8 @@ impl Shared {
     }
 
     /// After an event: hands out the answers, counts, and wakes the timer task if something lapses sooner.
-    fn settle(&self, live: &mut Live, out: Vec<Answer>) {
+    fn settle(&self, live: &mut Live, mut out: Vec<Answer>) {
+        live.group.turn_back(self.limits(), self.now(), &mut out);
         for answer in out {
             let (Answer::Join(ticket, _) | Answer::Sync(ticket, _)) = &answer;
             if let Some(waiting) = live.waiting.remove(ticket) {

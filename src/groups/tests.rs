@@ -372,9 +372,62 @@ async fn a_refused_heartbeat_does_not_turn_a_classic_group() {
     assert_eq!(kind(), Kind::Classic);
     assert_eq!(rig.groups.consumer_heartbeat("g", &consumer("1")).unwrap().epoch, 3, "generations count on");
     assert_eq!(kind(), Kind::Consumer);
-    assert_eq!(rig.groups.join("g", request("")).await, Err(Error::InconsistentProtocol));
     assert_eq!(rig.groups.delete("g").await, Err(Error::NonEmpty));
     rig.groups.consumer_heartbeat("g", &beat("1", -1)).unwrap();
     assert_eq!(rig.groups.join("g", request("")).await.unwrap().generation, 5);
     assert_eq!(kind(), Kind::Classic);
+}
+
+#[tokio::test]
+async fn a_group_turns_with_its_members_and_back() {
+    let rig = rig(Config::default());
+    create(&rig.log, "t").await;
+    let a = rig.groups.join("g", request("")).await.unwrap();
+    // Both partitions of "t".
+    let share = Bytes::from_static(b"\0\0\0\0\0\x01\0\x01t\0\0\0\x02\0\0\0\0\0\0\0\x01\xff\xff\xff\xff");
+    let leads = Sync { assignments: vec![(a.member_id.to_string(), share)], ..sync_of(&a) };
+    rig.groups.sync("g", leads).await.unwrap();
+    let kind = || rig.groups.list().unwrap()[0].kind;
+    // Refused, the group stays as it was: its member hears nothing of it.
+    let wrong = Heartbeat { assignor: Some("sticky".into()), ..consumer("1") };
+    assert!(matches!(rig.groups.consumer_heartbeat("g", &wrong), Err(Error::UnsupportedAssignor(_))));
+    assert_eq!((kind(), rig.groups.heartbeat("g", &a.member_id, None, a.generation)), (Kind::Classic, Ok(())));
+    rig.groups.consumer_heartbeat("g", &consumer("1")).unwrap();
+    assert_eq!(kind(), Kind::Consumer);
+    let describe = || rig.groups.describe_consumer("g").unwrap().members;
+    let is_classic = |id: &str| describe().iter().find(|m| *m.member_id == *id).unwrap().is_classic;
+    assert!(is_classic(&a.member_id) && !is_classic("1"));
+
+    let told = rig.groups.heartbeat("g", &a.member_id, None, a.generation);
+    assert_eq!(told, Err(Error::RebalanceInProgress));
+    let again = rig.groups.join("g", request(&a.member_id)).await.unwrap();
+    assert_eq!((again.generation, &*again.leader, again.members.len()), (a.generation + 1, "", 0));
+    let share = rig.groups.sync("g", sync_of(&again)).await.unwrap();
+    assert!(!share.assignment.is_empty());
+    assert_eq!(rig.groups.heartbeat("g", &a.member_id, None, again.generation), Ok(()));
+    // A commit of either protocol's version will do for a classic member.
+    let commit = Commit { member_id: a.member_id.to_string(), generation: again.generation, ..Commit::default() };
+    assert_eq!(rig.groups.commit("g", commit.clone()).await, Ok(vec![]));
+    assert_eq!(rig.groups.commit("g", Commit { generation: a.generation, ..commit }).await, Ok(vec![]), "of nothing");
+
+    rig.groups.consumer_heartbeat("g", &beat("1", -1)).unwrap();
+    assert_eq!(kind(), Kind::Classic);
+    let told = rig.groups.heartbeat("g", &a.member_id, None, again.generation);
+    assert_eq!(told, Err(Error::RebalanceInProgress));
+    let back = rig.groups.join("g", request(&a.member_id)).await.unwrap();
+    assert_eq!((back.generation, &back.leader), (again.generation + 1, &a.member_id));
+}
+
+#[tokio::test]
+async fn a_group_does_not_turn_where_that_is_not_allowed() {
+    let rig = rig(Config { may_upgrade: false, may_downgrade: false, ..Config::default() });
+    create(&rig.log, "t").await;
+    let a = lone_member(&rig, "g").await;
+    assert_eq!(rig.groups.consumer_heartbeat("g", &consumer("1")), Err(Error::NotConsumer));
+    assert_eq!(rig.groups.heartbeat("g", &a.member_id, None, a.generation), Ok(()));
+    // Classic members come into a group of the other kind all the same, as in Kafka, and it stays that.
+    rig.groups.consumer_heartbeat("h", &consumer("1")).unwrap();
+    rig.groups.join("h", request("")).await.unwrap();
+    rig.groups.consumer_heartbeat("h", &beat("1", -1)).unwrap();
+    assert_eq!(rig.groups.describe_consumer("h").unwrap().members.len(), 1);
 }

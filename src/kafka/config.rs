@@ -57,6 +57,8 @@ impl Config {
             consumer_heartbeat_interval_ms: milliseconds("group.consumer.heartbeat.interval.ms"),
             consumer_max_size: usize::try_from(number("group.consumer.max.size")).unwrap_or(1),
             consumer_assignors: self.assignors(),
+            may_upgrade: self.migrates("upgrade"),
+            may_downgrade: self.migrates("downgrade"),
             max_metadata_bytes: usize::try_from(number("offset.metadata.max.bytes")).unwrap_or(0),
             offsets_retention_ms: (retention_minutes != i64::from(i32::MAX))
                 .then(|| u64::try_from(retention_minutes).unwrap_or(0) * 60_000),
@@ -79,11 +81,21 @@ impl Config {
         stated.or_else(|| settings::broker_setting(name)?.default?.parse().ok()).unwrap_or(0)
     }
 
+    /// The same for a text.
+    fn text(&self, name: &str) -> String {
+        let stated = self.broker.get(name).map(ToString::to_string);
+        stated.or_else(|| Some(settings::broker_setting(name)?.default?.to_owned())).unwrap_or_default()
+    }
+
+    /// Whether groups go that way between the protocols while they have members.
+    fn migrates(&self, way: &str) -> bool {
+        let policy = self.text("group.consumer.migration.policy");
+        policy == way || policy == "bidirectional"
+    }
+
     /// The server-side assignors, the default first.
     fn assignors(&self) -> Vec<groups::Assignor> {
-        let name = "group.consumer.assignors";
-        let stated = self.broker.get(name).map(ToString::to_string);
-        let words = stated.or_else(|| Some(settings::broker_setting(name)?.default?.to_owned())).unwrap_or_default();
+        let words = self.text("group.consumer.assignors");
         words.split(',').filter_map(|word| groups::Assignor::named(word.trim())).collect()
     }
 

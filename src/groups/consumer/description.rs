@@ -46,6 +46,8 @@ pub struct ConsumerMemberDescription {
     pub assigned: Share,
     /// What it is meant to have.
     pub target: Share,
+    /// It speaks the classic protocol.
+    pub is_classic: bool,
 }
 
 impl ConsumerGroup {
@@ -72,6 +74,7 @@ fn describe(m: &Member) -> ConsumerMemberDescription {
         topic_pattern: m.subscription.pattern.as_ref().map(|pattern| Arc::clone(&pattern.text)),
         assigned: by_topic(m.assigned.keys()),
         target: by_topic(&m.target),
+        is_classic: m.classic.is_some(),
     }
 }
 

@@ -16,7 +16,10 @@ use std::{
 };
 
 use super::{
-    super::{Error, member::Uptime},
+    super::{
+        Error,
+        member::{Join, Uptime},
+    },
     Heartbeat,
     assignor::{Assignor, TopicPartition},
     subscription::Subscription,
@@ -59,8 +62,10 @@ pub(super) struct Member {
     /// What it is meant to have.
     pub(super) target: BTreeSet<TopicPartition>,
     pub(super) session_ends: Uptime,
-    /// By when it must have given up what it has to.
+    /// By when it must have given up what it has to, or as a classic member have joined again.
     pub(super) revocation_ends: Option<Uptime>,
+    /// How it last joined, if it speaks the classic protocol.
+    pub(super) classic: Option<Join>,
 }
 
 impl Member {
@@ -83,6 +88,7 @@ impl Member {
             target: BTreeSet::new(),
             session_ends: 0,
             revocation_ends: None,
+            classic: None,
         }
     }
 
@@ -102,6 +108,9 @@ impl Member {
     pub(super) fn check_commit(&self, epoch: i32, partition: Option<TopicPartition>) -> Result<(), Error> {
         if epoch == self.epoch {
             return Ok(());
+        }
+        if self.classic.is_some() {
+            return Err(Error::IllegalGeneration);
         }
         // An older epoch does for what it had already by then, and has still (KIP-1251).
         let since = partition.and_then(|p| self.assigned.get(&p).or_else(|| self.revoking.get(&p)));
@@ -195,7 +204,11 @@ impl Member {
         let instance = self.instance_id.as_ref().map_or(0, |id| id.len() * 2 + 64);
         let rack = self.rack_id.as_ref().map_or(0, |id| id.len());
         let texts = self.id.len() + self.client_id.len() + instance + rack + self.subscription.size_bytes();
-        texts + 40 * partitions + 512
+        let classic = self.classic.as_ref().map_or(0, |join| {
+            let protocols: usize = join.protocols.iter().map(|p| p.name.len() + p.metadata.len() + 64).sum();
+            protocols + 256
+        });
+        texts + classic + 40 * partitions + 512
     }
 }
 

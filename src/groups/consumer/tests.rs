@@ -2,6 +2,7 @@ use super::*;
 use crate::log::Topic;
 
 mod model;
+mod upgrade;
 
 fn rules() -> Rules {
     Rules {
@@ -9,6 +10,8 @@ fn rules() -> Rules {
         heartbeat_interval_ms: 5_000,
         max_size: 5,
         assignors: vec![Assignor::Uniform, Assignor::Range],
+        may_upgrade: true,
+        may_downgrade: true,
     }
 }
 

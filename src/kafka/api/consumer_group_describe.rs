@@ -28,6 +28,7 @@ use crate::{
 };
 
 /// Kafka's number for a member that speaks the consumer protocol.
+const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
 
 pub(super) async fn handle(
@@ -80,7 +81,7 @@ fn member(m: ConsumerMemberDescription, topics: &Topics) -> Member {
         subscribed_topic_regex: m.topic_pattern.map(|pattern| pattern.to_string()),
         assignment: assignment(m.assigned, topics),
         target_assignment: assignment(m.target, topics),
-        member_type: CONSUMER_MEMBER,
+        member_type: if m.is_classic { CLASSIC_MEMBER } else { CONSUMER_MEMBER },
     }
 }
 

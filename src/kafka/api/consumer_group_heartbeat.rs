@@ -4,8 +4,8 @@
 //! * All of a member's life in a group of the consumer protocol (KIP-848): epoch 0 joins, -1 leaves, -2 leaves for a while
 //!   as a static member, any other stays. The state machine is `groups/consumer.rs`; nothing is ever parked.
 //! * The answer has the member's partitions where they changed or the request was full.
-//! * A group with classic members is GROUP_ID_NOT_FOUND, as from a Kafka whose group.consumer.migration.policy is
-//!   `disabled`; an empty one turns to this protocol.
+//! * An empty classic group turns to this protocol, and so does one whose members are consumers, which stay in it
+//!   (`groups/consumer/classic.rs`). Any other, or where `group.consumer.migration.policy` forbids it, is GROUP_ID_NOT_FOUND.
 //! * Refusals have Kafka's codes: FENCED_MEMBER_EPOCH and UNKNOWN_MEMBER_ID make a client give everything up and join anew.
 //!
 //! Version notes

@@ -41,7 +41,7 @@ pub(super) const BROKER: &[Setting] = &[
     Setting::new("group.consumer.max.heartbeat.interval.ms", Int, "15000", Range(1, I32), Static, NONE, "Upper limit of group.consumer.heartbeat.interval.ms."),
     Setting::new("group.consumer.max.session.timeout.ms", Int, "60000", Range(1, I32), Static, NONE, "Upper limit of group.consumer.session.timeout.ms."),
     Setting::new("group.consumer.max.size", Int, "250", Range(1, I32), Static, NONE, "Most members of one group of the consumer protocol."),
-    Setting::new("group.consumer.migration.policy", String, "disabled", OneOf(&["disabled"]), Fixed, NONE, "A group changes its protocol while it has no members."),
+    Setting::new("group.consumer.migration.policy", String, "bidirectional", OneOf(&["disabled", "upgrade", "downgrade", "bidirectional"]), Static, NONE, "Whether a classic group becomes one of the consumer protocol when the first member of that joins (upgrade), and back when the last one has gone (downgrade)."),
     Setting::new("group.consumer.min.heartbeat.interval.ms", Int, "5000", Range(1, I32), Static, NONE, "Lower limit of group.consumer.heartbeat.interval.ms."),
     Setting::new("group.consumer.min.session.timeout.ms", Int, "45000", Range(1, I32), Static, NONE, "Lower limit of group.consumer.session.timeout.ms."),
     Setting::new("group.consumer.session.timeout.ms", Int, "45000", Range(1, I32), Static, NONE, "A member of the consumer protocol that is silent for so long is removed."),
