@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use brooklet::{
-    log::{Append, Change, Config, Log, Write},
+    log::{Append, Change, Config, Log, StateWrite, Write},
     metrics::Registry,
     record::{Builder, Codec, Partition},
 };
@@ -18,8 +18,32 @@ fn rss_file_kib() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// Both look at the memory of the whole process: one after the other.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+#[tokio::test]
+async fn reading_12_mib_of_state_leaves_resident_memory_as_it_was() {
+    let _alone = ALONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(Config::new(dir.path()), &Registry::default()).unwrap();
+    for block in 0..80 {
+        let entry = |at: usize| StateWrite {
+            owner: "test",
+            key: format!("{:04}", block * 100 + at).into(),
+            value: Some(vec![7; 1500].into()),
+        };
+        log.commit(Write { state: (0..100).map(entry).collect(), ..Write::default() }).await.unwrap();
+    }
+    let before = rss_file_kib();
+    assert_eq!(log.states("test", b"").unwrap().len(), 8000);
+    let after = rss_file_kib();
+    assert!(after < before + 4096, "{before} KiB of files resident before, {after} KiB after");
+    log.close().await;
+}
+
 #[tokio::test]
 async fn reading_256_mib_leaves_resident_memory_as_it_was() {
+    let _alone = ALONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.quota_bytes = Some(400 << 20);

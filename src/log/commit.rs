@@ -154,7 +154,7 @@ impl Writer {
         self.count_written(bytes, payload_bytes);
         self.last_commit_bytes = bytes;
         let replaced = self.replacing.as_ref().map_or(0, Replacing::deleted);
-        store.touched(plan.deleted.len() + plan.trimmed + replaced);
+        store.touched(plan.deleted.len() + plan.trimmed + plan.moved.len() + replaced);
         // The flush of this commit has made the one before durable, whatever the level.
         self.publish();
         self.apply_replacing(bytes);

@@ -181,6 +181,7 @@ impl Shared {
         self.with_store(|store| {
             let txn = store.read_txn()?;
             let value = store.db.get(&txn, &key).map_err(unreadable)?;
+            store.touched(1);
             value.map(|bytes| state_value(&key, bytes).map(Bytes::copy_from_slice).ok_or_else(damaged)).transpose()
         })
     }
@@ -199,8 +200,15 @@ impl Shared {
         self.with_store(|store| {
             // The transaction begins while the overlay is held, so nothing can be missing from both.
             let txn = store.read_txn()?;
+            let mut passed_bytes = 0;
             for entry in store.db.prefix_iter(&txn, &full).map_err(unreadable)? {
                 let (key, bytes) = entry.map_err(unreadable)?;
+                // A page is half full at least: without this, what owners with much state hold becomes resident.
+                passed_bytes += key.len() + bytes.len();
+                if passed_bytes >= PAGE_BYTES / 2 {
+                    store.touched(passed_bytes / (PAGE_BYTES / 2));
+                    passed_bytes = 0;
+                }
                 let value = state_value(key, bytes).ok_or_else(damaged)?;
                 while let Some((newer, held)) = held.next_if(|(k, _)| *k < key) {
                     push(newer, held.value.clone());
