@@ -153,8 +153,7 @@ impl Writer {
         };
         self.count_written(bytes, payload_bytes);
         self.last_commit_bytes = bytes;
-        let replaced = self.replacing.as_ref().map_or(0, Replacing::deleted);
-        store.touched(plan.deleted.len() + plan.trimmed + plan.moved.len() + replaced);
+        store.touched(self.replacing.as_ref().map_or(0, Replacing::deleted));
         // The flush of this commit has made the one before durable, whatever the level.
         self.publish();
         self.apply_replacing(bytes);
@@ -317,9 +316,11 @@ impl Writer {
         let db = &store.db;
         for (id, chunk) in &plan.deleted {
             store.delete(txn, &chunk.key(*id))?;
+            store.touched(1);
         }
         for entry in self.journal.before(u64::MAX).take(plan.trimmed) {
             store.delete(txn, &journal_key(entry.seq))?;
+            store.touched(1);
         }
         if let Some(replacing) = &self.replacing {
             replacing.write(store, txn)?;
@@ -331,6 +332,9 @@ impl Writer {
             seq += 1;
         }
         for (key, value) in &plan.moved {
+            // Each may lie in a page of its own, and a commit may move hundreds: give pages back on the way. Those that it
+            // changes are not in the map.
+            store.touched(1);
             match value {
                 Some(value) => db.put(txn, key, &state_bytes(key, value))?,
                 None => {

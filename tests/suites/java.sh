@@ -84,7 +84,8 @@ wordcount() {
 }
 
 one() {
-  local name=${1%@*} application=
+  local name=${1%@*}
+  application= # not local: the trap runs when this has returned
   export client=4.3.1 id=$$x$RANDOM tmp
   [ "$name" = "$1" ] || client=${1#*@}
   tmp=$(mktemp -d)
