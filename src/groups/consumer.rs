@@ -300,6 +300,8 @@ impl ConsumerGroup {
         if is_returned {
             // What it had is kept for it under its new id.
             member.id = member_id.into();
+        }
+        if is_returned || member.epoch == AWAY {
             (member.epoch, member.previous_epoch) = (0, 0);
         }
         member

@@ -246,6 +246,18 @@ fn a_static_member_moves_to_the_new_protocol_under_its_name() {
     assert_eq!(group.classic_heartbeat(1, "old", Some("name"), joined.generation), Err(Error::FencedInstance));
 }
 
+#[test]
+fn a_static_member_that_was_away_begins_anew_under_its_own_id() {
+    let topics = topics(&[("t", 4)]);
+    let mut group = group();
+    group.heartbeat(0, &topics, &static_join("s", "name")).unwrap();
+    group.heartbeat(1, &topics, &static_beat("s", "name", -2)).unwrap();
+    // Another takes half meanwhile, so what it had is to be given up.
+    group.heartbeat(2, &topics, &join("other")).unwrap();
+    let heard = group.heartbeat(3, &topics, &static_join("s", "name")).unwrap();
+    assert!(heard.epoch >= 0, "{}", heard.epoch);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
