@@ -42,6 +42,27 @@ async fn reading_12_mib_of_state_leaves_resident_memory_as_it_was() {
 }
 
 #[tokio::test]
+async fn changing_state_everywhere_leaves_resident_memory_as_it_was() {
+    let _alone = ALONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(Config::new(dir.path()), &Registry::default()).unwrap();
+    let entry =
+        |at: usize| StateWrite { owner: "test", key: format!("{at:05}").into(), value: Some(vec![7; 1500].into()) };
+    for block in 0..160 {
+        let state = (0..100).map(|at| entry(block * 100 + at)).collect();
+        log.commit(Write { state, ..Write::default() }).await.unwrap();
+    }
+    let (before, mut most) = (rss_file_kib(), 0);
+    // Each change moves to its leaf when the journal is cut, far from the one before.
+    for turn in 0..4000 {
+        log.commit(Write { state: vec![entry(turn * 7919 % 16_000)], ..Write::default() }).await.unwrap();
+        most = most.max(rss_file_kib());
+    }
+    assert!(most < before + 5120, "{before} KiB of files resident before, {most} KiB at the most");
+    log.close().await;
+}
+
+#[tokio::test]
 async fn reading_256_mib_leaves_resident_memory_as_it_was() {
     let _alone = ALONE.lock().await;
     let dir = tempfile::tempdir().unwrap();

@@ -153,7 +153,6 @@ impl Writer {
         };
         self.count_written(bytes, payload_bytes);
         self.last_commit_bytes = bytes;
-        store.touched(self.replacing.as_ref().map_or(0, Replacing::deleted));
         // The flush of this commit has made the one before durable, whatever the level.
         self.publish();
         self.apply_replacing(bytes);
@@ -316,11 +315,9 @@ impl Writer {
         let db = &store.db;
         for (id, chunk) in &plan.deleted {
             store.delete(txn, &chunk.key(*id))?;
-            store.touched(1);
         }
         for entry in self.journal.before(u64::MAX).take(plan.trimmed) {
             store.delete(txn, &journal_key(entry.seq))?;
-            store.touched(1);
         }
         if let Some(replacing) = &self.replacing {
             replacing.write(store, txn)?;
@@ -332,15 +329,7 @@ impl Writer {
             seq += 1;
         }
         for (key, value) in &plan.moved {
-            // Each may lie in a page of its own, and a commit may move hundreds: give pages back on the way. Those that it
-            // changes are not in the map.
-            store.touched(1);
-            match value {
-                Some(value) => db.put(txn, key, &state_bytes(key, value))?,
-                None => {
-                    db.delete(txn, key)?;
-                }
-            }
+            store.set(txn, key, value.as_ref().map(|value| state_bytes(key, value)).as_deref())?;
         }
         for Seal { part, from, to, chunk } in &plan.seals {
             let inner = part.lock();

@@ -42,11 +42,7 @@ impl Replacing {
         self.replacements.iter().map(|one| pages(one.new.value_bytes())).sum()
     }
 
-    /// Chunks that go.
-    pub(super) fn deleted(&self) -> usize {
-        self.replacements.iter().map(|one| one.old.len()).sum()
-    }
-
+    /// Deletes the old chunks and writes the new ones.
     pub(super) fn write(&self, store: &Store, txn: &mut RwTxn<'_>) -> heed::Result<()> {
         let id = self.part.id;
         for Replacement { old, new, batches } in &self.replacements {
