@@ -19,12 +19,19 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it on its defaults, but for `limits` and a quota that the run reaches.
+    /// Starts it on its defaults, but for `limits`, a quota that the run reaches, and sessions that end soon: an id that was
+    /// asked for and never used holds a group's rebalance back for a session, as with Kafka, and with it every connection
+    /// whose JoinGroup has more behind it than the socket takes, so that its end cannot be seen.
     pub(crate) fn start(binary: &Path, dir: &Path, limits: &str) -> Self {
         fs::create_dir_all(dir).unwrap();
         let (config, log) = (dir.join("brooklet.toml"), dir.join("daemon.log"));
-        fs::write(&config, format!("[node]\nname = \"hostile\"\n[log]\nquota = \"256MiB\"\n[kafka.limits]\n{limits}"))
-            .unwrap();
+        let sections = [
+            "[node]\nname = \"hostile\"\n[log]\nquota = \"256MiB\"",
+            "[kafka.broker]\n\"group.max.session.timeout.ms\" = 10000",
+            "[kafka.limits]",
+            limits,
+        ];
+        fs::write(&config, sections.join("\n")).unwrap();
         let kafka = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let out = File::create(&log).unwrap();
         let child = Command::new(binary)
