@@ -25,7 +25,7 @@ use crate::{
     groups::Groups,
     kafka,
     log::{self, Log},
-    memory::Budget,
+    memory::{self, Budget},
     metrics::Registry,
     mirror::Mirrors,
     streams,
@@ -186,6 +186,7 @@ pub async fn run(
                 notifier.ready();
             }
             _tick = look.tick() => {
+                memory::give_back();
                 let usage = log.usage();
                 // The watchdog is fed only while the writer thread moves: a daemon that cannot write is not alive.
                 if usage.heartbeat != heartbeat {

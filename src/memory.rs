@@ -38,6 +38,19 @@ pub fn tune_allocator() {
     }
 }
 
+/// Gives back to the system what the allocator keeps free; to be called now and then.
+///
+/// A small allocation that stays keeps everything below it in its heap: after a million mutated requests 9 MB of 11 were free
+/// in whole pages, and stayed resident for good.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: takes the allocator's own locks and touches free memory only.
+        #[expect(unsafe_code, reason = "the allocator's own work is a C function")]
+        let _is_any = unsafe { libc::malloc_trim(0) };
+    }
+}
+
 /// The bytes that all may take. Cheap to clone.
 #[derive(Clone)]
 pub struct Budget(Arc<Parts>);
