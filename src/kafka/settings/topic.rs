@@ -25,7 +25,7 @@ pub(super) const TOPIC: &[Setting] = &[
     Setting::new("compression.lz4.level", Int, "9", Range(1, 17), Accepted, &[("compression.lz4.level", 1)],
         "Without effect: batches are kept as the producer compressed them."),
     Setting::new("compression.type", String, "producer", OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]), Accepted, &[("compression.type", 1)],
-        "Accepted for clients that set it; batches are always kept as the producer compressed them."),
+        "Batches are always kept as the producer compressed them. With `zstd`, consumers too old for it are told so (Fetch before version 10)."),
     Setting::new("compression.zstd.level", Int, "3", Range(-131_072, 22), Accepted, &[("compression.zstd.level", 1)],
         "Without effect: batches are kept as the producer compressed them."),
     Setting::new("delete.retention.ms", Long, "86400000", Range(0, i64::MAX), Honoured, &[("log.cleaner.delete.retention.ms", 1)],
