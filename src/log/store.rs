@@ -514,30 +514,6 @@ fn find_map(maps: &str, inode: &str, path: &str) -> Option<(usize, usize)> {
     found.next().is_none().then_some(map)
 }
 
-/// Counts the bytes that the calling thread hands to the kernel: the honest figure of what a flash card has to write.
-///
-/// `write_bytes` of the same file is none, because new kernels count whole folios.
-pub(super) struct WearMeter(Option<File>);
-
-impl WearMeter {
-    /// Measures the thread that calls this.
-    pub(super) fn of_this_thread() -> Self {
-        let file = File::open("/proc/thread-self/io").ok();
-        if file.is_none() {
-            tracing::debug!("/proc does not count the writer's bytes; figures of bytes written are estimates");
-        }
-        Self(file)
-    }
-
-    /// Bytes written so far; `None` where the kernel does not count.
-    pub(super) fn bytes(&self) -> Option<u64> {
-        let mut buffer = [0; 256];
-        let length = self.0.as_ref()?.read_at(&mut buffer, 0).ok()?;
-        let text = std::str::from_utf8(&buffer[..length]).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("wchar: "))?.trim().parse().ok()
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::sync::atomic::AtomicBool;
@@ -579,15 +555,6 @@ pub(super) mod tests {
         assert_eq!(find_map(maps, "42", "/d/data.mdb"), Some((0x7f00, 0x100)));
         assert_eq!(find_map(maps, "44", "/d/data.mdb"), None);
         assert_eq!(find_map(&format!("{maps}{maps}"), "42", "/d/data.mdb"), None);
-    }
-
-    #[test]
-    fn the_meter_counts_this_threads_writes() {
-        let meter = WearMeter::of_this_thread();
-        let mut file = tempfile::tempfile().unwrap();
-        let before = meter.bytes().unwrap();
-        file.write_all(&[0; 5000]).unwrap();
-        assert_eq!(meter.bytes().unwrap() - before, 5000);
     }
 
     #[test]

@@ -5,7 +5,11 @@
 //! log writes nothing; a kill loses the last minute of them. The budget never refuses: it only says until when writes
 //! that somebody waits for should share commits as if nobody did.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt as _,
+    time::{Duration, Instant},
+};
 
 use super::layout::{PAGE_BYTES, Reader};
 
@@ -271,11 +275,46 @@ impl Bucket {
     }
 }
 
+/// Counts the bytes that the calling thread hands to the kernel: the honest figure of what a flash card has to write.
+///
+/// `write_bytes` of the same file is none, because new kernels count whole folios.
+pub(super) struct WearMeter(Option<File>);
+
+impl WearMeter {
+    /// Measures the thread that calls this.
+    pub(super) fn of_this_thread() -> Self {
+        let file = File::open("/proc/thread-self/io").ok();
+        if file.is_none() {
+            tracing::debug!("/proc does not count the writer's bytes; figures of bytes written are estimates");
+        }
+        Self(file)
+    }
+
+    /// Bytes written so far; `None` where the kernel does not count.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let mut buffer = [0; 256];
+        let length = self.0.as_ref()?.read_at(&mut buffer, 0).ok()?;
+        let text = std::str::from_utf8(&buffer[..length]).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("wchar: "))?.trim().parse().ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_meter_counts_this_threads_writes() {
+        let meter = WearMeter::of_this_thread();
+        let mut file = tempfile::tempfile().unwrap();
+        let before = meter.bytes().unwrap();
+        file.write_all(&[0; 5000]).unwrap();
+        assert_eq!(meter.bytes().unwrap() - before, 5000);
+    }
 
     #[test]
     fn the_bucket_holds_an_hour_and_fills_with_time() {

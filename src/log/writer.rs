@@ -32,7 +32,8 @@ use super::{
     replacement::Replacing,
     shared::Shared,
     staging::{Staged, lend},
-    store::{Store, WearMeter},
+    store::Store,
+    wear::WearMeter,
 };
 
 /// The watchdog's pulse, also when idle; the only wake-up then.

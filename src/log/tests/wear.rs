@@ -77,7 +77,7 @@ impl Load {
         let dir = memory_dir();
         let directory = directory::Directory::open(dir.path()).unwrap();
         let store = store::Store::open(directory, 64 << 20, Durability::Strict).unwrap();
-        let meter = store::WearMeter::of_this_thread();
+        let meter = crate::log::wear::WearMeter::of_this_thread();
         let value = batch(1, 208, 5, NONE);
         let mut batches = self.batches();
         let mut order = std::collections::VecDeque::new();

@@ -27,6 +27,8 @@ macro_rules! rule {
 
 mod doubt;
 mod identity;
+mod settings;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +36,9 @@ use std::collections::VecDeque;
 
 use doubt::{Doubt, Stage};
 pub(super) use identity::{Identity, Record, Target};
+pub(super) use settings::{Now, Settings};
+pub use settings::{OnNoEvidence, OnTargetReset};
+pub(super) use step::{Halt, Head, Hold, Known, Notice, ReadBack, Stamp, Step};
 #[cfg(test)]
 pub(super) use tests::Rules;
 
@@ -47,194 +52,6 @@ const MOST_OFFSET: i64 = 1 << 62;
 const LAST_EPOCH: i16 = 32_700;
 /// Shortest and longest pause between two rounds of questions that led nowhere.
 const ROUND_MS: (u64, u64) = (50, 30_000);
-
-/// The time as the machine needs it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
-    /// Monotonic milliseconds.
-    pub(super) mono_ms: u64,
-    /// Wall clock in milliseconds since 1970; `None` while it is not plausible, which counts every batch as stale.
-    pub(super) wall_ms: Option<i64>,
-}
-
-/// What to do when the evidence of our last batch at the target is gone and another producer shares the partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnNoEvidence {
-    /// Send again from the last acknowledged record; counted as possible duplicates.
-    #[default]
-    Resend,
-    /// Stop the partition.
-    Halt,
-}
-
-/// What to do when the target topic was deleted, created again or emptied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnTargetReset {
-    /// Go on with what was not acknowledged.
-    #[default]
-    Continue,
-    /// Send everything the log still holds.
-    Remirror,
-    /// Stop the partition.
-    Halt,
-}
-
-/// What stays the same for one partition.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    /// Most batches in flight; Kafka remembers five.
-    pub(super) window: usize,
-    /// How long after the leader's first answer late requests of earlier connections may still be stored.
-    pub(super) quarantine_ms: u64,
-    /// Age of a batch's newest record from which on the broker may forget us at any time.
-    pub(super) stale_after_ms: i64,
-    /// Nobody else writes into the target partition.
-    pub(super) exclusive: bool,
-    /// The target compacts: our last batch header may vanish.
-    pub(super) compacted: bool,
-    /// See [`OnNoEvidence`].
-    pub(super) on_no_evidence: OnNoEvidence,
-    /// See [`OnTargetReset`].
-    pub(super) on_target_reset: OnTargetReset,
-    /// One rule of the protocol each, switched off by the tests to see that they notice.
-    #[cfg(test)]
-    pub(super) rules: tests::Rules,
-}
-
-/// What the driver does next. Every variant but `Idle`, `Wait`, `Send` and `Halted` is asked once and must be answered,
-/// by its method or by [`Delivery::failed`], unless the connection is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Nothing until something happens.
-    Idle,
-    /// Nothing before this monotonic time.
-    Wait {
-        /// Monotonic milliseconds.
-        until_ms: u64,
-    },
-    /// InitProducerId; answer [`Delivery::producer_id`].
-    ProducerId,
-    /// Make [`Delivery::record`] durable; answer [`Delivery::persisted`].
-    Persist,
-    /// OffsetForLeaderEpoch of the current epoch; answer [`Delivery::leader_end`].
-    LeaderEnd,
-    /// ListOffsets latest; answer [`Delivery::high_watermark`].
-    HighWatermark,
-    /// DescribeProducers; answer [`Delivery::last_sequence`].
-    LastSequence,
-    /// Fetch batch headers from this target offset; answer [`Delivery::read_back`].
-    ReadBack {
-        /// The target offset.
-        from: i64,
-    },
-    /// Cut a batch that begins at this source offset and [`Delivery::offer`] it.
-    Send {
-        /// The source offset.
-        from: Offset,
-    },
-    /// Stopped for good; see [`Delivery::halted`].
-    Halted,
-}
-
-/// What a batch carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    /// The producer id.
-    pub(super) producer_id: i64,
-    /// The epoch.
-    pub(super) epoch: i16,
-    /// The sequence of the first record.
-    pub(super) sequence: i32,
-}
-
-/// Why a batch may not go out yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// Something in flight must be acknowledged first.
-    Acks,
-    /// Not before this monotonic time.
-    Until(u64),
-    /// It is not the next one: cut it anew.
-    Moved,
-}
-
-/// What the leader knows of our producer id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Its epoch.
-    pub(super) epoch: i32,
-    /// The last sequence it stored.
-    pub(super) last_sequence: i32,
-}
-
-/// The header of one batch in the target's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    /// Whose it is.
-    pub(super) producer_id: i64,
-    /// In which epoch.
-    pub(super) epoch: i16,
-    /// The sequence of its last record.
-    pub(super) last_sequence: i32,
-}
-
-/// What reading back brought.
-#[derive(Clone, Debug)]
-pub(super) enum ReadBack {
-    /// Batch headers, the offset after the last of them and the bytes that were read.
-    Heads(Vec<Head>, i64, u64),
-    /// The offset is no longer there (retention, DeleteRecords).
-    Gone,
-    /// No right to read.
-    Denied,
-}
-
-/// Something people should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Notice {
-    /// Source records were deleted before they were mirrored.
-    Gap {
-        /// First missing offset.
-        from: Offset,
-        /// One after the last.
-        to: Offset,
-    },
-    /// The target lost records it had acknowledged; they are sent again as far as the source has them.
-    TargetDataLoss {
-        /// First lost source offset.
-        from: Offset,
-        /// One after the last.
-        to: Offset,
-    },
-    /// The target topic is another one than before, or was emptied.
-    TargetReset,
-    /// Sent again without knowing whether it had arrived.
-    PossibleDuplicates {
-        /// First source offset that may be there twice.
-        from: Offset,
-    },
-    /// A doubt was resolved: by the leader's producer state, or by reading its log.
-    Reconciled {
-        /// True if the log had to be read.
-        by_log: bool,
-    },
-}
-
-/// Why a partition stopped for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Halt {
-    /// Another machine writes with our producer id.
-    #[error("identity conflict: another machine writes with this producer id (a cloned card or a restored backup?)")]
-    IdentityConflict,
-    /// The evidence is gone and the policy is to stop.
-    #[error("cannot tell how far the target got: the batches in question were deleted there (on_no_evidence = halt)")]
-    NoEvidence,
-    /// The target topic was recreated and the policy is to stop.
-    #[error("the target topic was deleted, recreated or emptied (on_target_reset = halt)")]
-    TargetReset,
-}
 
 /// A batch that was sent and not answered.
 #[derive(Clone, Copy, Debug)]
