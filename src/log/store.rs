@@ -9,7 +9,7 @@ use std::{
     io::{Seek as _, Write as _},
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use heed::{
@@ -34,13 +34,8 @@ const GROWTH_BYTES: u64 = 1 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 /// Least and most room ahead of the last page in use.
 const AHEAD_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
-/// Places touched before the map's resident pages are given back. The kernel maps the 64 KiB around each: this is 2 MiB.
-const MOST_TOUCHED: usize = 32;
-/// Places of one commit beside its values: the tree's way to them and the list of free pages. Counted over 2,800 page faults
-/// of the writer under mutated requests, which change a tree of 20 MiB everywhere.
-const COMMIT_TOUCHES: usize = 4;
-/// Places of a value that is written or deleted: its leaf, and its own first page or the page that the leaf moves to.
-const CHANGE_TOUCHES: usize = 2;
+/// Places touched before the map's resident pages are given back. The kernel maps the 64 KiB around each: this is 1.5 MiB.
+const MOST_TOUCHED: usize = 24;
 /// How often the map's pages are given back while a backup is copied.
 const RELEASE_EVERY: std::time::Duration = std::time::Duration::from_millis(20);
 /// Map sizes are multiples of the largest page size of a kernel we meet.
@@ -60,6 +55,8 @@ pub(super) struct Store {
     map: Option<(usize, usize)>,
     /// Places touched since pages were given back.
     touched: AtomicUsize,
+    /// Page faults of the writer's thread when pages were given back for what it touched.
+    faults_seen: AtomicU64,
     directory: Directory,
     /// What fails as on a broken disk.
     #[cfg(test)]
@@ -139,6 +136,7 @@ impl Store {
             page_bytes: PAGE_BYTES as u64,
             map,
             touched: AtomicUsize::new(0),
+            faults_seen: AtomicU64::new(0),
             directory,
             #[cfg(test)]
             faults: tests::Faults::default(),
@@ -169,7 +167,7 @@ impl Store {
         #[cfg(test)]
         self.faults.commit()?;
         let committed = txn.commit();
-        self.touched(COMMIT_TOUCHES);
+        self.changed();
         committed
     }
 
@@ -256,7 +254,7 @@ impl Store {
             Ok(())
         })?;
         debug_assert!(there.is_none(), "seal numbers are never used twice");
-        self.touched(CHANGE_TOUCHES);
+        self.changed();
         Ok(())
     }
 
@@ -268,7 +266,7 @@ impl Store {
         parts: &[&[u8]],
         length: usize,
     ) -> heed::Result<()> {
-        self.touched(CHANGE_TOUCHES);
+        self.changed();
         self.db.put_reserved(txn, key, length, |space| {
             for part in parts {
                 space.write_all(part)?;
@@ -280,7 +278,7 @@ impl Store {
 
     /// Writes or removes a small value wherever it belongs.
     pub(super) fn set(&self, txn: &mut RwTxn<'_>, key: &[u8], value: Option<&[u8]>) -> heed::Result<()> {
-        self.touched(CHANGE_TOUCHES);
+        self.changed();
         match value {
             Some(value) => self.db.put(txn, key, value),
             None => self.db.delete(txn, key).map(|_was_there| ()),
@@ -293,6 +291,16 @@ impl Store {
         if self.touched.fetch_add(places, Ordering::Relaxed) + places >= MOST_TOUCHED {
             self.touched.store(0, Ordering::Relaxed);
             self.release_pages();
+        }
+    }
+
+    /// The same after a change, by the page faults of this thread, which is the writer's: what LMDB looks at for one, of the
+    /// tree and of the list of free pages, depends on where everything lies.
+    fn changed(&self) {
+        let faults = page_faults();
+        if faults.wrapping_sub(self.faults_seen.load(Ordering::Relaxed)) >= MOST_TOUCHED as u64 {
+            self.release_pages();
+            self.faults_seen.store(faults, Ordering::Relaxed);
         }
     }
 
@@ -383,7 +391,7 @@ impl Store {
     /// Deletes a value that may have pages of its own. One that is damaged where LMDB would look stays, out of everybody's
     /// way: it costs its pages until the file is built anew.
     pub(super) fn delete(&self, txn: &mut RwTxn<'_>, key: &[u8]) -> heed::Result<()> {
-        self.touched(CHANGE_TOUCHES);
+        self.changed();
         if self.is_deletable(txn, key)? {
             self.db.delete(txn, key)?;
         } else {
@@ -476,6 +484,18 @@ impl Store {
     pub(super) fn data_file(&self) -> std::path::PathBuf {
         self.directory.data_file()
     }
+}
+
+/// Page faults of the calling thread that needed no disk, ever; 0 where the kernel does not say.
+fn page_faults() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the call fills in the struct it is given, all of whose bit patterns are values.
+    #[expect(unsafe_code, reason = "getrusage is a C function")]
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    u64::try_from(usage.ru_minflt).unwrap_or(0)
 }
 
 /// What became of a chunk that was to be read.
